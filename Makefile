@@ -1,0 +1,46 @@
+# Everything runs from `.venv` and `contracts/node_modules`, both made by `setup`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+export PATH := $(BIN):$(PATH)
+FORGE := $(CURDIR)/contracts/node_modules/.bin/forge
+
+.PHONY: setup demo test lint bench gas clean
+
+setup: $(VENV)/.installed contracts/node_modules/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(f"Python {sys.version.split()[0]} is too old: 3.11 or later" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+contracts/node_modules/.installed: contracts/package-lock.json $(VENV)/.installed
+	sh contracts/install.sh
+	touch $@
+
+demo: setup
+	$(BIN)/touchstone demo $(ARGS)
+
+test: setup
+	$(BIN)/python contracts/generate_artifacts.py --check
+	cd contracts && $(FORGE) test
+	cd contracts && $(FORGE) snapshot --check --no-match-test '(fuzz|invariant)'
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd contracts && $(FORGE) fmt --check
+
+bench: setup
+	$(BIN)/touchstone bench $(ARGS)
+
+gas: setup
+	cd contracts && $(FORGE) snapshot --no-match-test '(fuzz|invariant)'
+
+clean:
+	rm -rf $(VENV) contracts/node_modules contracts/out contracts/cache .touchstone

@@ -1,0 +1,45 @@
+"""The draw: what a proven header's randomness selects (docs/protocol.md section 5)."""
+
+from enum import IntEnum
+
+from market.protocol.constants import MAX_TICKET_TRIES
+from market.protocol.hashing import Hash32, Role, compute_digest, encode_u256, hash_leaf
+
+
+class Purpose(IntEnum):
+    """What entropy is drawn for."""
+
+    JOB_SEED = 1
+    SEGMENTS = 2
+    TICKET = 3
+
+
+def compute_entropy(purpose: Purpose, identifier: int, mix_hash: bytes) -> Hash32:
+    """Return the seed that a header's ``mix_hash`` gives for one purpose."""
+    return hash_leaf(Role.DRAW, encode_u256(purpose) + encode_u256(identifier) + mix_hash)
+
+
+def compute_number(seed: Hash32, counter: int) -> int:
+    """Return the 256-bit number at ``counter`` of the stream of ``seed``."""
+    return int.from_bytes(compute_digest(seed + encode_u256(counter)), "big")
+
+
+def compute_job_seed(job_id: int, mix_hash: bytes) -> int:
+    """Return a job's 64-bit seed."""
+    return int.from_bytes(compute_entropy(Purpose.JOB_SEED, job_id, mix_hash)[:8], "big")
+
+
+def draw_segments(lease_id: int, mix_hash: bytes, segments: int, samples: int) -> list[int]:
+    """Return ``samples`` different segments of ``segments``, ascending; each subset as likely."""
+    seed = compute_entropy(Purpose.SEGMENTS, lease_id, mix_hash)
+    order = list(range(segments))
+    for j in range(samples):
+        k = j + compute_number(seed, j) % (segments - j)
+        order[j], order[k] = order[k], order[j]
+    return sorted(order[:samples])
+
+
+def draw_tickets(lease_id: int, mix_hash: bytes, tickets: int) -> list[int]:
+    """Return the candidates for the audit in the order in which they are tried."""
+    seed = compute_entropy(Purpose.TICKET, lease_id, mix_hash)
+    return [compute_number(seed, k) % tickets for k in range(MAX_TICKET_TRIES)]
