@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from market.protocol.hashing import Hash32
+
 # Trees and tensors
 TILE_BYTES: Final = 1024
 MAX_RANK: Final = 6
@@ -20,6 +22,7 @@ MAX_MAP_CONSTANTS: Final = 64
 MAX_DOT_LENGTH: Final = 2**16  # 2^16 products of two 24-bit integers stay below 2^63
 MAX_SUM_TERMS: Final = 2**25 - 1  # n * 2^38 <= 2^63 - 1
 MAX_LITERAL_BYTES: Final = 2**26
+MAX_PROGRAM_BYTES: Final = 2**28
 PROGRAM_INSTRUCTION_PARTS: Final = 16
 
 # Exact arithmetic (docs/protocol.md section 4)
@@ -44,3 +47,6 @@ COLLUSION_NUMERATOR: Final = 1  # r = 1/3 of the tickets may collude
 COLLUSION_DENOMINATOR: Final = 3
 MAX_DOCUMENT_BYTES: Final = 262_144  # a document is one raw block, so its CID is its SHA-256
 MAX_STATE_BYTES: Final = 2**38
+
+# The release's arithmetic: what `touchstone conformance` must print (docs/protocol.md section 5, leaf 6)
+CONFORMANCE_DIGEST: Final = Hash32(bytes(32))

@@ -31,11 +31,14 @@ class RecordEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The records 0..n of a shard."""
+    """The records 0..n of a shard, and the metrics of every step.
+
+    ``metrics`` is a matrix of `f32`, a row a step; only the last row of a segment is in its record."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     records: Annotated[tuple[RecordEntry, ...], Field(min_length=3, max_length=MAX_SEGMENTS + 1)]
+    metrics: Cid
 
     @property
     def document(self) -> bytes:

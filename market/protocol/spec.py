@@ -49,7 +49,7 @@ def _parse_wei(value: object) -> object:
             raise ValueError(f"{value!r} is not an amount of wei in decimal digits")
         return int(value)
     if isinstance(value, float):
-        raise ValueError(f"{value!r} is not an integer amount of wei")
+        raise ValueError(f"{value!r} is not an integer amount of wei")  # noqa: TRY004 - pydantic's
     return value
 
 

@@ -26,7 +26,8 @@ def _manifest(claims):
         records=tuple(
             RecordEntry(base_root=c.base_root, slot_root=c.slot_root, outcome=c.outcome, state=CID)
             for c in claims
-        )
+        ),
+        metrics=CID,
     )
 
 

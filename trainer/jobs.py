@@ -1,0 +1,184 @@
+"""A job's files: publishing what a spec names, and fetching it back with every root checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from torch import Tensor
+
+from market.protocol.constants import (
+    CONFORMANCE_DIGEST,
+    MAX_DOCUMENT_BYTES,
+    MAX_PROGRAM_BYTES,
+)
+from market.protocol.encoding import compute_program_root, decode_program, encode_program
+from market.protocol.errors import InvalidSpec, NondeterministicEnvironment
+from market.protocol.hashing import Hash32
+from market.protocol.program import OutputKind, Program, TensorRole
+from market.protocol.spec import (
+    DatasetRef,
+    JobSpec,
+    ProgramRef,
+    StateRef,
+    Terms,
+    decode_spec,
+)
+from market.protocol.tensors import TensorType, compute_tensor_root
+from market.protocol.validity import require_valid_program
+from market.storage.blobs import BlobStore
+from market.storage.cid import Cid, cid_of_digest
+from trainer.states import (
+    State,
+    compute_state_roots,
+    decode_state,
+    decode_tensor,
+    encode_state,
+    get_state_types,
+    get_tensor_bytes,
+)
+
+_STEP_ROLES: Final = (TensorRole.DATASET, TensorRole.COUNTERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How a job's work is divided."""
+
+    rounds: int
+    slots: int
+    segments: int
+    steps_per_segment: int
+
+    @property
+    def steps(self) -> int:
+        """Steps of one shard."""
+        return self.segments * self.steps_per_segment
+
+
+@dataclass(frozen=True, slots=True)
+class JobFiles:
+    """What a spec names, fetched and checked."""
+
+    spec: JobSpec
+    program: Program
+    outer: Program
+    dataset: Tensor
+    initial: State
+
+
+def _put_program(store: BlobStore, program: Program) -> ProgramRef:
+    cid = store.put(encode_program(program))
+    return ProgramRef(cid=cid, root=compute_program_root(program).root)
+
+
+def _put_dataset(store: BlobStore, kind: TensorType, dataset: Tensor) -> DatasetRef:
+    data = bytes(get_tensor_bytes(dataset))
+    return DatasetRef(cid=store.put(data), root=compute_tensor_root(kind, data))
+
+
+def _put_state(store: BlobStore, program: Program, state: Mapping[str, Tensor]) -> StateRef:
+    roots = compute_state_roots(program, state)
+    cid = store.put(encode_state(program, state))
+    return StateRef(cid=cid, base_root=roots.base, slot_root=roots.slot)
+
+
+def publish_job(  # noqa: PLR0913 - the parts of a job
+    store: BlobStore,
+    *,
+    name: str,
+    model: str,
+    program: Program,
+    outer: Program,
+    dataset: Tensor,
+    initial: Mapping[str, Tensor],
+    schedule: Schedule,
+    terms: Terms,
+) -> JobSpec:
+    """Put a job's files and its document into ``store`` and return the spec that names them."""
+    spec = JobSpec(
+        name=name,
+        model=model,
+        program=_put_program(store, program),
+        outer=_put_program(store, outer),
+        dataset=_put_dataset(store, get_dataset_type(program), dataset),
+        initial_state=_put_state(store, program, initial),
+        rounds=schedule.rounds,
+        slots=schedule.slots,
+        segments=schedule.segments,
+        steps_per_segment=schedule.steps_per_segment,
+        conformance=CONFORMANCE_DIGEST,
+        terms=terms,
+    )
+    store.put(spec.document)
+    return spec
+
+
+def get_dataset_type(program: Program) -> TensorType:
+    """Return the type of the one dataset that a step reads; raise InvalidSpec if there is none."""
+    for role in _STEP_ROLES:
+        if len(program.find_inputs(role)) != 1:
+            raise InvalidSpec(f"a step takes one input of role {role.name.lower()}")
+    return next(iter(program.find_inputs(TensorRole.DATASET).values()))
+
+
+def fetch_spec(store: BlobStore, document_digest: Hash32) -> JobSpec:
+    """Return the spec whose document has that digest."""
+    return decode_spec(store.get(cid_of_digest(document_digest), MAX_DOCUMENT_BYTES))
+
+
+def fetch_program(store: BlobStore, reference: ProgramRef) -> Program:
+    """Return the program that ``reference`` names, valid and with that root."""
+    program = decode_program(store.get(Cid(reference.cid), MAX_PROGRAM_BYTES))
+    root = compute_program_root(program).root
+    if root != reference.root:
+        raise InvalidSpec(f"program {reference.cid} has root {root.hex()}, the spec says otherwise")
+    require_valid_program(program)
+    return program
+
+
+def _fetch_dataset(store: BlobStore, program: Program, reference: DatasetRef) -> Tensor:
+    kind = get_dataset_type(program)
+    data = store.get(Cid(reference.cid), kind.nbytes)
+    dataset = decode_tensor(kind, data)
+    if compute_tensor_root(kind, data) != reference.root:
+        raise InvalidSpec(f"dataset {reference.cid} has another root than the spec says")
+    return dataset
+
+
+def fetch_state(store: BlobStore, program: Program, cid: str) -> State:
+    """Return the state whose bytes are ``cid``."""
+    size = sum(kind.nbytes for kind in get_state_types(program).values())
+    return decode_state(program, store.get(Cid(cid), size))
+
+
+def _require_matching_outer(spec: JobSpec, program: Program, outer: Program) -> None:
+    base = program.find_inputs(TensorRole.BASE)
+    expected = {f"{slot}/{name}": kind for slot in range(spec.slots) for name, kind in base.items()}
+    fits = (
+        outer.find_inputs(TensorRole.BASE) == base
+        and outer.find_inputs(TensorRole.CONTRIBUTION) == expected
+        and not outer.find_inputs(TensorRole.SLOT, *_STEP_ROLES)
+    )
+    if not fits:
+        raise InvalidSpec(
+            f"the outer program does not fit {spec.slots} slots of the program's base"
+        )
+    if not program.find_outputs(OutputKind.METRICS):
+        raise InvalidSpec("the program has no metrics")
+
+
+def fetch_job(store: BlobStore, spec: JobSpec) -> JobFiles:
+    """Return the files of ``spec``; raise InvalidSpec naming the first that disagrees with it."""
+    if spec.conformance != CONFORMANCE_DIGEST:
+        raise NondeterministicEnvironment(
+            f"the job asks for arithmetic {spec.conformance.hex()}, "
+            f"this release has {CONFORMANCE_DIGEST.hex()}"
+        )
+    program, outer = fetch_program(store, spec.program), fetch_program(store, spec.outer)
+    _require_matching_outer(spec, program, outer)
+    dataset = _fetch_dataset(store, program, spec.dataset)
+    initial = fetch_state(store, program, spec.initial_state.cid)
+    roots = compute_state_roots(program, initial)
+    if (roots.base, roots.slot) != (spec.initial_state.base_root, spec.initial_state.slot_root):
+        raise InvalidSpec(f"state {spec.initial_state.cid} has other roots than the spec says")
+    return JobFiles(spec, program, outer, dataset, initial)

@@ -1,0 +1,100 @@
+"""A provider's memory of a lease: what it trained so far, on disk after every segment.
+
+A kill at any instruction loses at most the segment in hand."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from market.protocol.hashing import ZERO_HASH
+from market.protocol.manifest import Manifest, RecordEntry
+from market.protocol.records import Outcome, StateClaim
+from market.protocol.spec import Cid, HexHash
+from market.storage.blobs import BlobStore
+from trainer.states import StateRoots, claim_state
+
+
+class RecordProgress(BaseModel):
+    """A record in full, and where its state's bytes are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    base_root: HexHash
+    slot_root: HexHash
+    gradient_root: HexHash = ZERO_HASH
+    metrics_root: HexHash = ZERO_HASH
+    state: Cid
+
+    @property
+    def outcome(self) -> Outcome:
+        """The roots of the gradients and metrics before this record."""
+        return Outcome(self.gradient_root, self.metrics_root)
+
+
+class ShardProgress(BaseModel):
+    """The records so far, the first being the prestate, and the metrics of every step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    records: tuple[RecordProgress, ...]
+    metrics: tuple[tuple[int, ...], ...] = ()  # binary32 patterns
+
+    @property
+    def segments(self) -> int:
+        """How many segments are done."""
+        return len(self.records) - 1
+
+    @property
+    def claims(self) -> list[StateClaim]:
+        """The records as they are shown."""
+        return [
+            claim_state(StateRoots(r.base_root, r.slot_root), r.outcome if i else None)
+            for i, r in enumerate(self.records)
+        ]
+
+    def extend(self, record: RecordProgress, metrics: Tensor) -> "ShardProgress":
+        """Return the progress with one more segment, whose steps gave ``metrics``."""
+        rows = tuple(tuple(row) for row in metrics.view(torch.int32).tolist())
+        return ShardProgress(records=(*self.records, record), metrics=(*self.metrics, *rows))
+
+    def put_manifest(self, store: BlobStore) -> Manifest:
+        """Put the metrics into ``store`` and return the manifest that names them."""
+        flat = [pattern for row in self.metrics for pattern in row]
+        data = torch.tensor(flat, dtype=torch.int32).numpy().tobytes()
+        entries = tuple(
+            RecordEntry(
+                base_root=claim.base_root,
+                slot_root=claim.slot_root,
+                outcome=claim.outcome,
+                state=record.state,
+            )
+            for record, claim in zip(self.records, self.claims, strict=True)
+        )
+        return Manifest(records=entries, metrics=store.put(data))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace the file at ``path``; a kill leaves the old one or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def find_progress(path: Path) -> ShardProgress | None:
+    """Return the progress kept at ``path``, if there is any."""
+    if not path.exists():
+        return None
+    return ShardProgress.model_validate_json(path.read_bytes())
+
+
+def save_progress(path: Path, progress: ShardProgress) -> None:
+    """Keep ``progress`` at ``path``."""
+    write_atomically(path, json.dumps(progress.model_dump(mode="json")))

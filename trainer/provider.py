@@ -1,0 +1,311 @@
+"""The provider: claims shards, trains them segment by segment, commits, publishes and opens.
+
+Each turn asks the chain first and does one thing, so it can be killed at any instruction and resumed."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from eth_account.signers.local import LocalAccount
+
+from market.chain.client import Chain
+from market.chain.events import JobCreated, SegmentsDrawn, ShardClaimed
+from market.chain.exits import send_exit, send_if_due
+from market.chain.ledger import Ledger
+from market.chain.structs import JobStatus, RecordOpening, StateOpening
+from market.chain.transactions import Call
+from market.protocol.constants import MAX_STATE_BYTES
+from market.protocol.errors import InvalidSpec, NotFound, ProtocolError, TrainingError
+from market.protocol.hashing import compute_digest
+from market.protocol.lifecycle import CLOSED, EXITS, LeaseStatus
+from market.protocol.records import compute_record_branch, compute_trace_root
+from market.storage.blobs import BlobStore
+from market.storage.cid import Cid
+from trainer.evidence import (
+    Shard,
+    build_task,
+    compute_prestate,
+    find_shard,
+    get_trace,
+    list_attested,
+)
+from trainer.execution import Executor
+from trainer.jobs import JobFiles, fetch_job, fetch_spec, fetch_state
+from trainer.progress import RecordProgress, ShardProgress, find_progress, save_progress
+from trainer.shards import TrainSegment, hash_segment, run_segment
+from trainer.states import State, compute_state_roots, encode_state
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSetup:
+    """Who provides, on what chain, and where its blobs go: ``public`` is what others can fetch."""
+
+    chain: Chain
+    account: LocalAccount
+    public: BlobStore
+    private: BlobStore
+    home: Path
+    build_executor: Callable[[JobFiles], Executor]
+    train: TrainSegment = run_segment
+    on_step: Callable[[Shard, int, int], None] | None = None  # shard, step, steps
+
+
+class Provider:
+    """One provider's loop. ``take_turn`` does the most urgent thing there is to do."""
+
+    def __init__(self, setup: ProviderSetup) -> None:
+        self._setup = setup
+        self._chain = setup.chain
+        self._ledger = Ledger(setup.chain)
+        self._files: dict[int, JobFiles] = {}
+        self._refused: set[int] = set()
+        self._executors: dict[int, Executor] = {}
+
+    def take_turn(self) -> bool:
+        """Do one thing for a lease or claim one; return whether there was anything to do."""
+        self._ledger.refresh()
+        if any(self._serve_lease(shard) for shard in self._list_leases()):
+            return True
+        return any(self._claim(event) for event in self._ledger.iterate(JobCreated))
+
+    def _list_leases(self) -> Iterator[Shard]:
+        """Yield this provider's open leases, those that are due before those still training."""
+        mine = [
+            find_shard(self._ledger, event.lease_id)
+            for event in self._ledger.iterate(ShardClaimed)
+            if event.provider == self._setup.account.address
+        ]
+        training = []
+        for shard in mine:
+            status = self._chain.get_status(shard.lease_id)
+            if status is LeaseStatus.LEASED:
+                training.append(shard)
+            elif status in CLOSED:
+                self._forget(shard)
+            else:
+                yield shard
+        yield from training
+
+    def _forget(self, shard: Shard) -> None:
+        """Drop what was kept of a lease that is over."""
+        path = self._get_path(shard)
+        progress = find_progress(path)
+        if progress is not None:
+            for record in progress.records:
+                self._setup.private.delete(Cid(record.state))
+            path.unlink()
+
+    def _serve_lease(self, shard: Shard) -> bool:
+        status = self._chain.get_status(shard.lease_id)
+        if status is LeaseStatus.LEASED:
+            return self._train(shard)
+        if status is LeaseStatus.DRAWN:
+            return self._publish(shard)
+        if status is LeaseStatus.AUDIT_COMMITTED:
+            return self._open_records(shard)
+        if status in EXITS and status not in (LeaseStatus.FORFEITED, LeaseStatus.UNDRAWN):
+            return send_exit(self._chain, self._setup.account, shard.lease_id, status)
+        return False
+
+    # -- claiming
+
+    def _claim(self, posted: JobCreated) -> bool:
+        job_id = posted.job_id
+        if job_id in self._refused:
+            return False
+        status = self._chain.get_job_status(job_id)
+        if status is JobStatus.FUNDED:
+            return self._draw_seed(job_id)
+        if status is not JobStatus.OPEN or self._is_training():
+            return False
+        job = self._chain.get_job(job_id)
+        stake = self._chain.get_provider_stake(self._setup.account.address)
+        if job.round >= job.rounds or stake.free < job.stake_per_lease:
+            return False
+        if self._find_files(posted) is None:
+            return False
+        return self._claim_first_open(job_id, job.round, job.slots)
+
+    def _is_training(self) -> bool:
+        return any(
+            self._chain.get_status(shard.lease_id) is LeaseStatus.LEASED
+            for shard in self._list_leases()
+        )
+
+    def _draw_seed(self, job_id: int) -> bool:
+        seed_block = self._chain.get_job(job_id).seed_block
+        if self._chain.get_height() < seed_block:
+            return False
+        call = self._chain.calls.draw_seed(job_id, self._chain.get_header_rlp(seed_block))
+        return send_if_due(
+            self._chain,
+            self._setup.account,
+            call,
+            lambda: self._chain.get_job_status(job_id) is JobStatus.FUNDED,
+        )
+
+    def _claim_first_open(self, job_id: int, round_index: int, slots: int) -> bool:
+        for slot in range(slots):
+            if self._chain.find_lease(job_id, round_index, slot) is not None:
+                continue
+            call = self._chain.calls.claim(job_id, round_index, slot)
+            claimed = send_if_due(
+                self._chain,
+                self._setup.account,
+                call,
+                lambda slot=slot: self._chain.find_lease(job_id, round_index, slot) is None,
+            )
+            if claimed:
+                logger.info("shard claimed", extra={"job": job_id, "slot": slot})
+            return True
+        return False
+
+    def _find_files(self, posted: JobCreated) -> JobFiles | None:
+        """Return a job's files, fetched before its first claim; None for a job that is refused."""
+        if posted.job_id not in self._files:
+            try:
+                spec = fetch_spec(self._setup.public, posted.spec_leaves[7])
+                if spec.spec_hash != posted.spec_hash:
+                    raise InvalidSpec(f"job {posted.job_id}'s document has another spec hash")
+                self._files[posted.job_id] = fetch_job(self._setup.public, spec)
+            except NotFound:
+                return None  # what the job names may still arrive
+            except (ProtocolError, TrainingError) as error:
+                self._refused.add(posted.job_id)
+                logger.warning("job refused", extra={"job": posted.job_id, "reason": str(error)})
+                return None
+        return self._files[posted.job_id]
+
+    # -- training
+
+    def _get_files(self, job_id: int) -> JobFiles:
+        files = self._find_files(self._ledger.get(JobCreated, job_id))
+        if files is None:
+            raise InvalidSpec(f"job {job_id} was claimed, and its files are no longer to be had")
+        return files
+
+    def _get_path(self, shard: Shard) -> Path:
+        market = self._chain.deployment.market
+        return self._setup.home / "leases" / f"{market}-{shard.lease_id}.json"
+
+    def _get_executor(self, job_id: int) -> Executor:
+        if job_id not in self._executors:
+            self._executors[job_id] = self._setup.build_executor(self._get_files(job_id))
+        return self._executors[job_id]
+
+    def _train(self, shard: Shard) -> bool:
+        """Train one more segment, or commit when all are done."""
+        files = self._get_files(shard.job_id)
+        path = self._get_path(shard)
+        progress = find_progress(path)
+        if progress is None:
+            save_progress(path, self._begin(files, shard))
+        elif progress.segments < files.spec.segments:
+            save_progress(path, self._train_segment(files, shard, progress))
+        else:
+            self._commit(shard, progress)
+        return True
+
+    def _begin(self, files: JobFiles, shard: Shard) -> ShardProgress:
+        rounds = list_attested(self._chain, shard)
+        prestate = compute_prestate(files, self._ledger, self._setup.public, rounds, shard.slot)
+        roots = compute_state_roots(files.program, prestate)
+        cid = self._setup.private.put(encode_state(files.program, prestate))
+        first = RecordProgress(base_root=roots.base, slot_root=roots.slot, state=cid)
+        return ShardProgress(records=(first,))
+
+    def _train_segment(
+        self, files: JobFiles, shard: Shard, progress: ShardProgress
+    ) -> ShardProgress:
+        spec, setup = files.spec, self._setup
+        prestate = self._load_state(files, progress.records[-1].state)
+        end = setup.train(
+            self._get_executor(shard.job_id),
+            build_task(self._chain, files, shard),
+            prestate,
+            progress.segments,
+            lambda step: setup.on_step(shard, step, spec.steps) if setup.on_step else None,
+        )
+        roots, outcome = hash_segment(files.program, end)
+        record = RecordProgress(
+            base_root=roots.base,
+            slot_root=roots.slot,
+            gradient_root=outcome.gradient_root,
+            metrics_root=outcome.metrics_root,
+            state=setup.private.put(encode_state(files.program, end.state)),
+        )
+        return progress.extend(record, end.metrics)
+
+    def _load_state(self, files: JobFiles, cid: str) -> State:
+        return fetch_state(self._setup.private, files.program, cid)
+
+    def _commit(self, shard: Shard, progress: ShardProgress) -> None:
+        manifest = progress.put_manifest(self._setup.public)
+        self._setup.public.put(manifest.document)
+        claims = progress.claims
+        first, last = (
+            StateOpening(
+                claims[i].base_root,
+                claims[i].slot_root,
+                claims[i].outcome,
+                tuple(compute_record_branch(claims, i)),
+            )
+            for i in (0, len(claims) - 1)
+        )
+        call = self._chain.calls.commit(
+            shard.lease_id,
+            compute_trace_root(claims),
+            first,
+            last,
+            compute_digest(manifest.document),
+        )
+        self._send_for(shard, call, LeaseStatus.LEASED)
+        logger.info("trace committed", extra={"lease": shard.lease_id})
+
+    def _send_for(self, shard: Shard, call: Call, status: LeaseStatus) -> bool:
+        return send_if_due(
+            self._chain,
+            self._setup.account,
+            call,
+            lambda: self._chain.get_status(shard.lease_id) is status,
+        )
+
+    # -- after the draw
+
+    def _get_progress(self, shard: Shard) -> ShardProgress:
+        progress = find_progress(self._get_path(shard))
+        if progress is None:
+            raise InvalidSpec(f"nothing is kept of lease {shard.lease_id}: it cannot be opened")
+        return progress
+
+    def _publish(self, shard: Shard) -> bool:
+        """Publish what the auditor reads: the drawn prestates and the last state."""
+        progress = self._get_progress(shard)
+        drawn = self._chain.get_drawn_segments(shard.lease_id)
+        cids = [Cid(progress.records[i].state) for i in (*drawn, progress.segments)]
+        missing = [cid for cid in cids if not self._setup.public.has(cid)]
+        for cid in missing:
+            self._setup.public.put_file(self._setup.private.get_path(cid, MAX_STATE_BYTES))
+        return bool(missing)
+
+    def _open_records(self, shard: Shard) -> bool:
+        progress = self._get_progress(shard)
+        claims = progress.claims
+        openings = []
+        for segment in self._ledger.get(SegmentsDrawn, shard.lease_id).segments:
+            record = progress.records[segment + 1]
+            openings.append(
+                RecordOpening(
+                    claims[segment + 1].state_root,
+                    record.gradient_root,
+                    record.metrics_root,
+                    tuple(compute_record_branch(claims, segment + 1)),
+                )
+            )
+        call = self._chain.calls.open(
+            shard.lease_id, get_trace(self._ledger, shard.lease_id), openings
+        )
+        return self._send_for(shard, call, LeaseStatus.AUDIT_COMMITTED)

@@ -1,0 +1,126 @@
+"""States as bytes and as roots: how tensors in memory become what the chain and the store hold."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from market.protocol.constants import CANONICAL_NAN
+from market.protocol.errors import InvalidBlob
+from market.protocol.hashing import Hash32
+from market.protocol.program import OutputKind, Program, TensorRole
+from market.protocol.records import Outcome, StateClaim
+from market.protocol.tensors import (
+    Dtype,
+    TensorType,
+    compute_named_root,
+    compute_state_root,
+    compute_tensor_root,
+)
+
+State = dict[str, Tensor]
+
+TORCH_DTYPES: Final = {
+    Dtype.U8: torch.uint8,
+    Dtype.I16: torch.int16,
+    Dtype.I32: torch.int32,
+    Dtype.I64: torch.int64,
+    Dtype.F32: torch.float32,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StateRoots:
+    """The roots of a state's two halves."""
+
+    base: Hash32
+    slot: Hash32
+
+    @property
+    def state(self) -> Hash32:
+        """The root of the whole state."""
+        return compute_state_root(self.base, self.slot)
+
+
+def get_tensor_bytes(tensor: Tensor) -> memoryview:
+    """Return the row-major little-endian bytes of ``tensor`` without copying them where possible."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.numpy()).cast("B")
+
+
+def decode_tensor(kind: TensorType, data: bytes | memoryview) -> Tensor:
+    """Return the tensor of type ``kind`` in ``data``; raise InvalidBlob if it is not one."""
+    if len(data) != kind.nbytes:
+        raise InvalidBlob(f"{len(data)} bytes for {kind}, which takes {kind.nbytes}")
+    flat = torch.frombuffer(bytearray(data), dtype=TORCH_DTYPES[kind.dtype])
+    if kind.dtype is Dtype.F32:
+        patterns = flat[flat.isnan()].view(torch.int32)
+        if bool((patterns != CANONICAL_NAN).any()):
+            raise InvalidBlob(f"{kind} holds a NaN that is not 0x7fc00000")
+    return flat.reshape(kind.shape)
+
+
+def compute_named_tensor_root(
+    types: Mapping[str, TensorType], tensors: Mapping[str, Tensor]
+) -> Hash32:
+    """Return the root over the tensors named in ``types``, in that order."""
+    return compute_named_root(
+        {
+            name: compute_tensor_root(kind, get_tensor_bytes(tensors[name]))
+            for name, kind in types.items()
+        }
+    )
+
+
+def compute_state_roots(program: Program, state: Mapping[str, Tensor]) -> StateRoots:
+    """Return the roots of both halves of ``state`` as ``program`` declares them."""
+    return StateRoots(
+        compute_named_tensor_root(program.find_inputs(TensorRole.BASE), state),
+        compute_named_tensor_root(program.find_inputs(TensorRole.SLOT), state),
+    )
+
+
+def compute_outcome(program: Program, gradients: Mapping[str, Tensor], metrics: Tensor) -> Outcome:
+    """Return the roots of a segment's last gradients and metrics."""
+    types = {
+        name: program.tensors[tensor].type
+        for name, tensor in program.find_outputs(OutputKind.GRADIENT).items()
+    }
+    metrics_type = TensorType(Dtype.F32, tuple(metrics.shape))
+    return Outcome(
+        compute_named_tensor_root(types, gradients),
+        compute_tensor_root(metrics_type, get_tensor_bytes(metrics)),
+    )
+
+
+def claim_state(roots: StateRoots, outcome: Outcome | None) -> StateClaim:
+    """Return the contents of a record; record 0 has no outcome."""
+    if outcome is None:
+        return StateClaim(roots.base, roots.slot)
+    return StateClaim(roots.base, roots.slot, outcome.compute_leaf())
+
+
+def get_state_types(program: Program) -> dict[str, TensorType]:
+    """Return the types of a state's tensors in the order of their bytes: base half, then slot."""
+    base, slot = program.find_inputs(TensorRole.BASE), program.find_inputs(TensorRole.SLOT)
+    return {**base, **slot}
+
+
+def encode_state(program: Program, state: Mapping[str, Tensor]) -> bytes:
+    """Return the bytes of ``state``: its tensors in declaration order, base half then slot half."""
+    return b"".join(get_tensor_bytes(state[name]) for name in get_state_types(program))
+
+
+def decode_state(program: Program, data: bytes) -> State:
+    """Return the state in ``data``; raise InvalidBlob unless it is exactly one of ``program``."""
+    types = get_state_types(program)
+    total = sum(kind.nbytes for kind in types.values())
+    if len(data) != total:
+        raise InvalidBlob(f"a state of {len(data)} bytes where the program's takes {total}")
+    view, state, at = memoryview(data), {}, 0
+    for name, kind in types.items():
+        state[name] = decode_tensor(kind, view[at : at + kind.nbytes])
+        at += kind.nbytes
+    return state

@@ -1,0 +1,34 @@
+"""Real text that is on every machine: the sources of Python's standard library, as bytes."""
+
+import sysconfig
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from market.protocol.errors import DatasetUnavailable
+
+_BLOCK_BYTES: Final = 8192
+_HELD_OUT_EVERY: Final = 20  # one block of twenty is 5%
+
+
+def read_library_text(limit_bytes: int) -> bytes:
+    """Return the first ``limit_bytes`` of the standard library's top-level modules, by name."""
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    text = b"\n".join(path.read_bytes() for path in sorted(folder.glob("*.py")))
+    if len(text) < _HELD_OUT_EVERY * _BLOCK_BYTES:
+        raise DatasetUnavailable(f"{folder} holds {len(text)} bytes of Python source: too few")
+    return text[:limit_bytes]
+
+
+def split_held_out(text: bytes) -> tuple[Tensor, Tensor]:
+    """Return the training and the held-out bytes of ``text`` (one block in twenty), each u8 [n]."""
+    blocks = [text[at : at + _BLOCK_BYTES] for at in range(0, len(text), _BLOCK_BYTES)]
+    held_out = b"".join(blocks[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY])
+    del blocks[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY]
+    return _to_tokens(b"".join(blocks)), _to_tokens(held_out)
+
+
+def _to_tokens(data: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
