@@ -1,0 +1,292 @@
+"""Dots on torch's matrix products: every digit product of a pair of operands in one call, then one combining pass.
+
+The digits of a row lie one after the other, so a row of m integers in d digits is d rows of a matrix, and the product of two such
+matrices holds all digit products of an element side by side. Large results are made a piece at a time, so that
+products are combined while they are still in the cache.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from market.protocol.tensors import Dtype
+from trainer.exact.fused_dot import plan_combine
+from trainer.exact.fused_native import Strided, Table, collapse_axes, prepare
+from trainer.exact.fused_quantize import F64_DIGIT_BITS, I8_DIGITS, Form
+
+PIECE_BYTES: Final = 1 << 22  # of products made before they are combined
+
+Step = Callable[[], object]
+
+_I8_DIGIT_BITS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A quantized operand of a dot: its digits [rows, digits, K], and its view of them and of ``exponents`` by rows."""
+
+    digits: Tensor
+    bits: int
+    exponents: Strided  # its offset and strides count rows: those of the digits too
+
+
+@dataclass(frozen=True, slots=True)
+class _Axes:
+    """Axes of one class: sizes, and strides in a's rows, b's rows and the result's elements."""
+
+    sizes: tuple[int, ...]
+    a: tuple[int, ...]
+    b: tuple[int, ...]
+    out: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        return prod(self.sizes)
+
+    def narrow(self, size: int) -> "_Axes":
+        """Return these axes with the first cut to ``size``."""
+        return _Axes((size, *self.sizes[1:]), self.a, self.b, self.out)
+
+
+def get_form(carrier: str, bits: int) -> Form:
+    """Return the form in which ``carrier`` takes integers of ``bits`` bits."""
+    if carrier == "int8":
+        return Form.DIGITS_I8
+    return Form.DIGITS_F64 if bits > 16 else Form.WHOLE_F64
+
+
+def get_digits(form: Form, bits: int) -> int:
+    """Return how many digits an integer of ``bits`` bits has in ``form``."""
+    return {Form.DIGITS_I8: I8_DIGITS[bits], Form.DIGITS_F64: 2}.get(form, 1)
+
+
+def join_digits(digits: Tensor, form: Form, bits: int) -> Tensor:
+    """Return the integers of [rows, digits, K], in the protocol's dtype."""
+    width = _I8_DIGIT_BITS if form is Form.DIGITS_I8 else F64_DIGIT_BITS
+    total = digits[:, 0].to(torch.int64)
+    for digit in range(1, digits.shape[1]):
+        total = (total << width) + digits[:, digit].to(torch.int64)
+    return total.to(torch.int32 if bits > 16 else torch.int16)
+
+
+def split_digits(q: Tensor, form: Form, bits: int) -> Tensor:
+    """Return [rows, digits, K] of integers [rows, K]."""
+    width = _I8_DIGIT_BITS if form is Form.DIGITS_I8 else F64_DIGIT_BITS
+    rest, digits = q.to(torch.int64), []
+    for _ in range(get_digits(form, bits) - 1):
+        higher = (rest + (1 << (width - 1))) >> width
+        digits.append(rest - (higher << width))
+        rest = higher
+    dtype = torch.int8 if form is Form.DIGITS_I8 else torch.float64
+    return torch.stack([rest, *reversed(digits)], 1).to(dtype)
+
+
+def plan_dot(  # noqa: PLR0913 - two operands, the result, and memory for the products
+    shape: Sequence[int], a: Operand, b: Operand, out: Strided, products: Tensor, entry: int, table: Table
+) -> Step:
+    """Return a function that contracts ``a`` and ``b`` over the views' ``shape`` (without the last axis) into ``out``.
+
+    ``products`` is memory (i32, or f64 for a form of binary64) of at least ``count_products`` elements, entry ``entry``
+    of ``table``."""
+    batch, rows, columns = _classify(shape, a.exponents.strides, b.exponents.strides, out.strides)
+    outer = batch if batch.sizes else rows
+    steps: list[Step] = []
+    per_index = _count_elements(batch, rows, columns, a, b) // outer.sizes[0]
+    size = max(1, PIECE_BYTES // products.itemsize // per_index)
+    for start in range(0, outer.sizes[0], size):
+        piece = outer.narrow(min(size, outer.sizes[0] - start))
+        parts = (piece, rows) if batch.sizes else (batch, piece)
+        steps += _plan_piece(
+            *(*parts, columns),
+            _shift(a, start * outer.a[0]),
+            _shift(b, start * outer.b[0]),
+            Strided(out.entry, out.dtype, out.offset + start * outer.out[0], ()),
+            products,
+            entry,
+            table,
+        )
+    if len(steps) == 2:
+        multiply, combine = steps
+        return lambda: (multiply(), combine())
+    return lambda: _run_all(steps)
+
+
+def count_products(shape: Sequence[int], a: Operand, b: Operand, out: Strided) -> int:
+    """Return the elements of memory that ``plan_dot`` needs for products."""
+    batch, rows, columns = _classify(shape, a.exponents.strides, b.exponents.strides, out.strides)
+    total, outer = _count_elements(batch, rows, columns, a, b), batch if batch.sizes else rows
+    wide = 8 if a.digits.dtype == torch.float64 else 4
+    per_index = total // outer.sizes[0]
+    return min(total, max(1, PIECE_BYTES // wide // per_index) * per_index)
+
+
+def _run_all(steps: Sequence[Step]) -> None:
+    for step in steps:
+        step()
+
+
+def _shift(operand: Operand, rows: int) -> Operand:
+    view = operand.exponents
+    return Operand(
+        operand.digits, operand.bits, Strided(view.entry, view.dtype, view.offset + rows, view.strides)
+    )
+
+
+def _count_elements(batch: _Axes, rows: _Axes, columns: _Axes, a: Operand, b: Operand) -> int:
+    return batch.count * rows.count * columns.count * a.digits.shape[1] * b.digits.shape[1]
+
+
+def _classify(
+    shape: Sequence[int], a: Sequence[int], b: Sequence[int], out: Sequence[int]
+) -> tuple[_Axes, _Axes, _Axes]:
+    """Sort the axes into those of the batch, of rows (only ``a`` moves) and of columns (only ``b`` does).
+
+    Rows and columns have at least one axis."""
+    axes = range(len(shape))
+    columns = [d for d in axes if shape[d] > 1 and a[d] == 0 and b[d] != 0]
+    rows = [d for d in axes if shape[d] > 1 and b[d] == 0]
+    batch = [d for d in axes if shape[d] > 1 and d not in columns and d not in rows]
+    return _collect(batch, shape, a, b, out), _collect(rows, shape, a, b, out, 1), _collect(columns, shape, a, b, out, 1)
+
+
+def _collect(  # noqa: PLR0913 - a class of axes of three views
+    axes: Sequence[int], shape: Sequence[int], a: Sequence[int], b: Sequence[int], out: Sequence[int], least: int = 0
+) -> _Axes:
+    if len(axes) < least or not axes:
+        return _Axes((1,) * least, (0,) * least, (0,) * least, (0,) * least)
+    sizes, strides = collapse_axes([shape[d] for d in axes], [[view[d] for d in axes] for view in (a, b, out)])
+    return _Axes(sizes, *strides)
+
+
+def _plan_piece(  # noqa: PLR0913 - as plan_dot
+    batch: _Axes,
+    rows: _Axes,
+    columns: _Axes,
+    a: Operand,
+    b: Operand,
+    out: Strided,
+    products: Tensor,
+    entry: int,
+    table: Table,
+) -> Iterator[Step]:
+    digits_a, digits_b = a.digits.shape[1], b.digits.shape[1]
+    m, n = rows.count * digits_a, columns.count * digits_b
+    target = products[: batch.count * m * n].view(batch.count, m, n)
+    if products.dtype == torch.float64:
+        yield from _multiply_wide(batch, rows, columns, a, b, target)
+    else:
+        yield from _multiply_each(batch, rows, columns, a, b, target)
+    dense = [prod(batch.sizes[i + 1 :]) * m * n for i in range(len(batch.sizes))]
+    dense += [prod(rows.sizes[i + 1 :]) * digits_a * n for i in range(len(rows.sizes))]
+    dense += [prod(columns.sizes[i + 1 :]) * digits_b for i in range(len(columns.sizes))]
+    dtype = Dtype.I64 if products.dtype == torch.float64 else Dtype.I32
+    work = plan_combine(
+        (*batch.sizes, *rows.sizes, *columns.sizes),
+        Strided(entry, dtype, 0, tuple(dense)),
+        (digits_a, digits_b, F64_DIGIT_BITS if dtype is Dtype.I64 else _I8_DIGIT_BITS),
+        n,
+        (
+            _restride(a.exponents, (*batch.a, *rows.a, *columns.a)),
+            _restride(b.exponents, (*batch.b, *rows.b, *columns.b)),
+        ),
+        (a.bits, b.bits),
+        _restride(out, (*batch.out, *rows.out, *columns.out)),
+    )
+    yield prepare(work, table)
+
+
+def _restride(view: Strided, strides: tuple[int, ...]) -> Strided:
+    return Strided(view.entry, view.dtype, view.offset, strides)
+
+
+def _multiply_each(  # noqa: PLR0913 - as plan_dot
+    batch: _Axes, rows: _Axes, columns: _Axes, a: Operand, b: Operand, target: Tensor
+) -> Iterator[Step]:
+    """One integer product for each index of the batch."""
+    triples = []
+    for i, index in enumerate(product(*map(range, batch.sizes))):
+        offset_a = a.exponents.offset + sum(x * s for x, s in zip(index, batch.a, strict=True))
+        offset_b = b.exponents.offset + sum(x * s for x, s in zip(index, batch.b, strict=True))
+        matrix_a, gather_a = _view_matrix(a.digits, offset_a, rows.sizes, rows.a)
+        matrix_b, gather_b = _view_matrix(b.digits, offset_b, columns.sizes, columns.b)
+        yield from (gather for gather in (gather_a, gather_b) if gather is not None)
+        triples.append((matrix_a, matrix_b.t(), target[i]))
+    # torch 2.13's _int_mm gives wrong integers for one term and more than one column
+    multiply = torch._int_mm if a.digits.shape[-1] > 1 else _multiply_outer
+    if len(triples) == 1:
+        x, y, z = triples[0]
+        yield lambda: multiply(x, y, out=z)
+        return
+
+    def multiply_all() -> None:
+        for x, y, z in triples:
+            multiply(x, y, out=z)
+
+    yield multiply_all
+
+
+def _multiply_outer(x: Tensor, y: Tensor, *, out: Tensor) -> Tensor:
+    return torch.mul(x.to(torch.int32), y.to(torch.int32), out=out)
+
+
+def _view_matrix(
+    digits: Tensor, offset: int, sizes: tuple[int, ...], strides: tuple[int, ...]
+) -> tuple[Tensor, Step | None]:
+    """Return the matrix of the digits of the rows in a view, and how to fill it where it is not one in memory."""
+    count, length = digits.shape[1:]
+    total = prod(sizes) * count
+    if len(sizes) == 1 and (strides[0] == 1 or sizes[0] == 1):
+        return digits.as_strided((total, length), (length, 1), digits.storage_offset() + offset * count * length), None
+    source = digits.as_strided(
+        (*sizes, count, length),
+        (*(s * count * length for s in strides), length, 1),
+        digits.storage_offset() + offset * count * length,
+    )
+    matrix = torch.empty((total, length), dtype=digits.dtype)
+    target = matrix.view(source.shape)
+    return matrix, lambda: target.copy_(source)
+
+
+def _multiply_wide(  # noqa: PLR0913 - as plan_dot
+    batch: _Axes, rows: _Axes, columns: _Axes, a: Operand, b: Operand, target: Tensor
+) -> Iterator[Step]:
+    """One batched product of binary64 integers, exact because every partial sum stays below 2^53."""
+    source_a, gather_a = _view_batch(a, batch.sizes, batch.a, rows.sizes, rows.a)
+    source_b, gather_b = _view_batch(b, batch.sizes, batch.b, columns.sizes, columns.b)
+    yield from (gather for gather in (gather_a, gather_b) if gather is not None)
+    if len(target) == 1:
+        x, y, z = source_a[0], source_b[0].t(), target[0]
+        yield lambda: torch.mm(x, y, out=z)
+    else:
+        y = source_b.mT
+        yield lambda: torch.bmm(source_a, y, out=target)
+
+
+def _view_batch(
+    operand: Operand,
+    batch: tuple[int, ...],
+    batch_strides: tuple[int, ...],
+    sizes: tuple[int, ...],
+    strides: tuple[int, ...],
+) -> tuple[Tensor, Step | None]:
+    digits = operand.digits
+    count, length = digits.shape[1:]
+    shape = (prod(batch), prod(sizes) * count, length)
+    source = digits.as_strided(
+        (*batch, *sizes, count, length),
+        (*(s * count * length for s in (*batch_strides, *strides)), length, 1),
+        digits.storage_offset() + operand.exponents.offset * count * length,
+    )
+    simple_rows = len(sizes) == 1 and (count == 1 or strides[0] == 1 or sizes[0] == 1)
+    if len(batch) <= 1 and simple_rows:
+        row_step = length if count > 1 else strides[0] * length
+        batch_step = batch_strides[0] * count * length if batch else 0
+        return digits.as_strided(shape, (batch_step, row_step, 1), source.storage_offset()), None
+    matrix = torch.empty(shape, dtype=digits.dtype)
+    target = matrix.view(source.shape)
+    return matrix, lambda: target.copy_(source)
