@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TypeVar, cast
 
 from market.chain.client import Chain
-from market.chain.events import Event
+from market.chain.events import EVENTS, Event
 
 E = TypeVar("E", bound=Event)
 
@@ -25,7 +25,7 @@ class Ledger:
         head = self._chain.get_height()
         if head < self._next_block:
             return
-        for event in self._chain.get_events(self._next_block, head):
+        for event in self._chain.find_events(self._next_block, head, tuple(EVENTS.values())):
             self._events.append(event)
             subject = getattr(event, "lease_id", None)
             if subject is None:

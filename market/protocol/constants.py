@@ -41,6 +41,7 @@ MIN_STEPS_PER_SEGMENT: Final = 2
 MAX_STEPS_PER_SEGMENT: Final = 2**20
 MAX_ROUNDS: Final = 1024
 MAX_SLOTS: Final = 256
+MAX_SHARDS: Final = 2**16  # rounds times slots
 MAX_TICKET_TRIES: Final = 32
 MAX_SILENCES: Final = 3
 COLLUSION_NUMERATOR: Final = 1  # r = 1/3 of the tickets may collude
@@ -49,4 +50,6 @@ MAX_DOCUMENT_BYTES: Final = 262_144  # a document is one raw block, so its CID i
 MAX_STATE_BYTES: Final = 2**38
 
 # The release's arithmetic: what `touchstone conformance` must print (docs/protocol.md section 5, leaf 6)
-CONFORMANCE_DIGEST: Final = Hash32(bytes(32))
+CONFORMANCE_DIGEST: Final = Hash32(
+    bytes.fromhex("1ca418cd96479573afa5a4434b65aca0943901424ac66927ba44b62abc632605")
+)

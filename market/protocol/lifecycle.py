@@ -26,6 +26,7 @@ class LeaseStatus(IntEnum):
     SLASHED = 16
     VOIDED = 17
     WITHDRAWN = 18
+    LAPSED = 19
 
 
 # The call that anyone may send in a status whose clock has run out, or that waits for nobody.
@@ -47,5 +48,6 @@ CLOSED: Final = frozenset(
         LeaseStatus.SLASHED,
         LeaseStatus.VOIDED,
         LeaseStatus.WITHDRAWN,
+        LeaseStatus.LAPSED,
     }
 )

@@ -72,19 +72,19 @@ class _Checker:
         volume = sum(_compute_volume(box) for box in self.boxes.get(index, ()))
         return volume == tensor.type.elements
 
-    def require_operand(
-        self, view: View, shape: Sequence[int], extra: tuple[int, int] = (0, 0)
-    ) -> Tensor:
+    def require_operand(self, view: View, shape: Sequence[int], extra: int = 0) -> Tensor:
         """A view is in bounds (``extra`` widens it by a gather's reach) of a tensor already written."""
         tensor = self.get_tensor(view.tensor)
         self.require(len(view.strides) == len(shape), f"a view of tensor {view.tensor} lacks axes")
-        reach = [(s - 1) * stride for s, stride in zip(shape, view.strides, strict=True)]
-        low = view.offset + sum(min(0, r) for r in reach) + extra[0]
-        high = view.offset + sum(max(0, r) for r in reach) + extra[1]
         self.require(
-            low >= 0 and high < tensor.type.elements,
-            f"a view reads elements {low} to {high} of tensor {view.tensor}, "
-            f"which has {tensor.type.elements}",
+            view.offset >= 0 and all(stride >= 0 for stride in view.strides),
+            f"a view of tensor {view.tensor} goes backwards",
+        )
+        high = view.offset + extra
+        high += sum((s - 1) * stride for s, stride in zip(shape, view.strides, strict=True))
+        self.require(
+            high < tensor.type.elements,
+            f"a view reads element {high} of tensor {view.tensor}, which has {tensor.type.elements}",
         )
         self.require(view.register == 0, "an operand names a register")
         self.require(
@@ -93,7 +93,7 @@ class _Checker:
         return tensor
 
     def require_plain(
-        self, view: View, shape: Sequence[int], *dtypes: Dtype, extra: tuple[int, int] = (0, 0)
+        self, view: View, shape: Sequence[int], *dtypes: Dtype, extra: int = 0
     ) -> Tensor:
         tensor = self.require_operand(view, shape, extra)
         allowed = tensor.type.bits == 0 and (not dtypes or tensor.type.dtype in dtypes)
@@ -246,10 +246,9 @@ def _check_gather(checker: _Checker, instruction: Instruction) -> None:
     checker.require(len(instruction.operands) == 2, "there must be an index and a source")
     checker.require(bound >= 1, f"bound {bound}: at least 1")
     checker.require_plain(instruction.operands[0], instruction.shape, *_INTEGERS)
+    checker.require(stride >= 0, f"index stride {stride}: at least 0")
     reach = (bound - 1) * stride
-    source = checker.require_plain(
-        instruction.operands[1], instruction.shape, extra=(min(0, reach), max(0, reach))
-    )
+    source = checker.require_plain(instruction.operands[1], instruction.shape, extra=reach)
     checker.require(len(instruction.outputs) == 1, "there must be one output")
     tensor = checker.write(instruction.outputs[0], instruction.shape)
     checker.require(

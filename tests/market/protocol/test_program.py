@@ -141,7 +141,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("rule", sorted(BROKEN))
 def test_a_program_that_breaks_a_rule_is_refused_with_the_rule(rule):
-    pattern = {"reads past the end": "reads elements", "reads before the start": "reads elements"}
+    pattern = {"reads past the end": "reads element", "reads before the start": "backwards"}
 
     with pytest.raises(InvalidProgram, match=pattern.get(rule, rule)):
         require_valid_program(BROKEN[rule])

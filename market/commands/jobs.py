@@ -1,0 +1,209 @@
+"""Commands about jobs: posting one, watching it, fetching what it made."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from pydantic import BaseModel
+
+from market.api.client import ApiClient
+from market.chain.client import Chain
+from market.chain.events import JobCreated, TraceCommitted, decode_events
+from market.commands.output import Json, build_facts, build_table, emit, format_wei
+from market.protocol.constants import MAX_DOCUMENT_BYTES
+from market.protocol.errors import InvalidTransition, NotFound
+from market.protocol.hashing import encode_u256
+from market.protocol.manifest import Manifest, decode_manifest
+from market.protocol.spec import HexHash, parse_spec
+from market.settings import read_settings
+from market.storage import queries
+from market.storage.blobs import BlobStore
+from market.storage.cid import Cid, cid_of_digest
+from market.storage.jobs import check_spec_blobs, list_spec_blobs
+from market.storage.queries import EventEntry, JobDetails
+
+_POLL_S: Final = 1.0
+_PAGE: Final = 200
+
+jobs = typer.Typer(no_args_is_help=True, help="Jobs: what is trained, and for how much.")
+
+JobId = Annotated[int, typer.Argument(min=1, metavar="ID")]
+
+
+class PostedJob(BaseModel):
+    """A job that the chain has."""
+
+    job_id: int
+    spec_hash: HexHash
+    document: str
+    tx_hash: str
+    gas_used: int
+
+
+class FetchedJob(BaseModel):
+    """Where a job's results were written."""
+
+    job_id: int
+    round: int
+    files: tuple[str, ...]
+
+
+@jobs.command("list")
+def list_jobs(
+    first: Annotated[int, typer.Option("--from", min=1, help="The first job shown.")] = 1,
+    as_json: Json = False,  # noqa: FBT002 - an option
+) -> None:
+    """List jobs, the oldest first."""
+    with read_settings().connect() as chain:
+        page = queries.list_jobs(chain, first, _PAGE)
+    rows = [
+        (
+            entry.id,
+            entry.status.name.lower(),
+            f"{min(entry.job.round, entry.job.rounds)}/{entry.job.rounds}",
+            entry.job.slots,
+            format_wei(entry.job.price_per_shard),
+            entry.job.requester,
+        )
+        for entry in page.jobs
+    ]
+    columns = ("job", "status", "rounds", "slots", "price per shard", "requester")
+    emit(page, build_table("jobs", columns, rows), as_json=as_json)
+
+
+@jobs.command("show")
+def show_job(job_id: JobId, as_json: Json = False) -> None:  # noqa: FBT002 - an option
+    """Show a job, its shards, its leases and what happened to them."""
+    settings = read_settings()
+    with settings.connect() as chain:
+        details = queries.get_job_details(chain, settings.open_store(), job_id)
+    facts: dict[str, object] = {
+        "status": details.status.name.lower(),
+        "name": "(document not here)" if details.spec is None else details.spec.name,
+        "requester": details.job.requester,
+        "escrow left": format_wei(details.job.escrow),
+        "rounds attested": f"{details.job.round}/{details.job.rounds}",
+        "document": details.document,
+    }
+    leases = [
+        (entry.id, entry.round, entry.slot, entry.status.name.lower(), entry.lease.provider)
+        for entry in details.leases
+    ]
+    columns = ("lease", "round", "slot", "status", "provider")
+    happened = [(entry.event.block_number, entry.name) for entry in details.events]
+    emit(
+        details,
+        build_facts(f"job {job_id}", facts),
+        build_table("leases", columns, leases),
+        build_table("events", ("block", "event"), happened),
+        as_json=as_json,
+    )
+
+
+@jobs.command("watch")
+def watch_job(job_id: JobId, as_json: Json = False) -> None:  # noqa: FBT002 - an option
+    """Print what happens to a job, one line each, until all of it is settled or the job is closed."""
+    settings = read_settings()
+    store = settings.open_store()
+    with settings.connect() as chain:
+        for entry in _follow(chain, store, job_id):
+            place = f"block {entry.event.block_number}"
+            lease = getattr(entry.event, "lease_id", None)
+            subject = f"job {job_id}" if lease is None else f"lease {lease}"
+            line = entry.model_dump_json() if as_json else f"{place}: {subject}: {entry.name}"
+            typer.echo(line)
+
+
+@jobs.command("post")
+def post_job(
+    spec_file: Annotated[Path, typer.Argument(metavar="SPEC.json", exists=True, dir_okay=False)],
+    as_json: Json = False,  # noqa: FBT002 - an option
+) -> None:
+    """Upload a job's blobs, check the API's transaction against the spec, sign it and send it."""
+    settings = read_settings()
+    spec = parse_spec(spec_file.read_bytes())
+    store = settings.open_store()
+    check_spec_blobs(spec, store)
+    account = settings.read_account()
+    with settings.connect() as chain, ApiClient(settings.api_url) as api:
+        for cid in list_spec_blobs(spec):
+            if not api.has_blob(cid):
+                api.put_blob(cid, store.get_path(cid, store.max_blob_bytes))
+        receipt = chain.send(account, api.draft_job(spec, chain.deployment))
+    created = next(e for e in decode_events(receipt.logs) if isinstance(e, JobCreated))
+    posted = PostedJob(
+        job_id=created.job_id,
+        spec_hash=created.spec_hash,
+        document=store.put(spec.document),
+        tx_hash=receipt.tx_hash,
+        gas_used=receipt.gas_used,
+    )
+    facts: dict[str, object] = {"escrowed": format_wei(spec.escrow), "transaction": posted.tx_hash}
+    emit(posted, build_facts(f"job {posted.job_id}", facts), as_json=as_json)
+
+
+@jobs.command("fetch")
+def fetch_job(
+    job_id: JobId,
+    out: Annotated[Path, typer.Option(file_okay=False, help="The directory to write to.")],
+    as_json: Json = False,  # noqa: FBT002 - an option
+) -> None:
+    """Write a job's document and, for each slot of the last attested round, manifest and poststate."""
+    settings = read_settings()
+    store = settings.open_store()
+    out.mkdir(parents=True, exist_ok=True)
+    with settings.connect() as chain, ApiClient(settings.api_url) as api:
+        job = chain.get_job(job_id)
+        if job.round == 0:
+            raise InvalidTransition(f"job {job_id} has no round with all shards attested")
+        blobs = {"spec.json": queries.get_document_cid(chain, job_id)}
+        api.fetch_blob(blobs["spec.json"], store)
+        for slot in range(job.slots):
+            cid, manifest = _fetch_manifest(chain, api, store, job_id, job.round - 1, slot)
+            blobs[f"slot-{slot}.manifest.json"] = cid
+            blobs[f"slot-{slot}.state"] = Cid(manifest.records[-1].state)
+            api.fetch_blob(blobs[f"slot-{slot}.state"], store)
+    for name, cid in blobs.items():
+        store.copy_to(cid, out / name)
+    files = tuple(str(out / name) for name in blobs)
+    fetched = FetchedJob(job_id=job_id, round=job.round - 1, files=files)
+    emit(fetched, build_table("fetched", ("file",), [(f,) for f in files]), as_json=as_json)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to ``app``."""
+    app.add_typer(jobs, name="job")
+
+
+def _follow(chain: Chain, store: BlobStore, job_id: int) -> Iterator[EventEntry]:
+    seen = 0
+    while True:
+        details = queries.get_job_details(chain, store, job_id)
+        yield from details.events[seen:]
+        seen = len(details.events)
+        if _is_over(details):
+            return
+        time.sleep(_POLL_S)
+
+
+def _is_over(details: JobDetails) -> bool:
+    done = details.job.round == details.job.rounds and details.job.active == 0
+    return done or details.job.closed
+
+
+def _fetch_manifest(
+    chain: Chain, api: ApiClient, store: BlobStore, job_id: int, round_: int, slot: int
+) -> tuple[Cid, Manifest]:
+    lease_id = chain.find_contribution(job_id, round_, slot)
+    if lease_id is None:
+        raise NotFound(f"no attested lease of round {round_}, slot {slot} of job {job_id}")
+    topics = [[encode_u256(lease_id)]]
+    start, end = chain.deployment.block, chain.get_height()
+    (committed,) = chain.find_events(start, end, (TraceCommitted,), topics)
+    cid = cid_of_digest(committed.manifest)
+    api.fetch_blob(cid, store)
+    segments = chain.get_job(job_id).segments
+    data = store.get(cid, MAX_DOCUMENT_BYTES)
+    return cid, decode_manifest(data, segments, committed.trace_root)

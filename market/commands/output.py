@@ -1,0 +1,42 @@
+"""What commands print: a table for people, JSON with ``--json``; results on stdout, nothing else."""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Final
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_WEI_PER_ETHER: Final = 10**18
+
+
+def emit(value: BaseModel, *tables: Table, as_json: bool) -> None:
+    """Print ``value``: as JSON, or as the ``tables`` that show it."""
+    if as_json:
+        typer.echo(value.model_dump_json(indent=2))
+        return
+    for table in tables:
+        Console().print(table)
+
+
+def build_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Return a table of ``rows``."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*map(str, row))
+    return table
+
+
+def build_facts(title: str, facts: dict[str, object]) -> Table:
+    """Return a table of names and values."""
+    return build_table(title, ("what", "value"), facts.items())
+
+
+def format_wei(amount: int) -> str:
+    """Return ``amount`` for people to read, in ether."""
+    whole, rest = divmod(amount, _WEI_PER_ETHER)
+    decimals = f"{rest:018}".rstrip("0")
+    return f"{whole}.{decimals} ether" if decimals else f"{whole} ether"

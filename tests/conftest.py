@@ -1,0 +1,97 @@
+"""What every package's tests share: a real chain, a market on it, and its parties."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from eth_account.signers.local import LocalAccount
+
+from market.chain.client import Chain, connect
+from market.chain.deployment import DEVNET, deploy
+from market.chain.devnet import Devnet, DevnetConfig, find_anvil, get_account
+from market.chain.events import JobCreated, ShardClaimed
+from market.chain.rpc import Rpc
+from market.chain.transactions import Call, Receipt, Sender
+from market.protocol.spec import JobSpec
+
+
+@pytest.fixture(scope="session")
+def anvil() -> Path:
+    """The Anvil binary; without one nothing about the chain can be tested, so this fails."""
+    configured = os.environ.get("TOUCHSTONE_ANVIL")
+    return find_anvil(Path(configured) if configured else None)
+
+
+@pytest.fixture(scope="session")
+def devnet(anvil: Path) -> Iterator[Devnet]:
+    """A chain whose blocks come only with transactions and with `Devnet.mine`."""
+    with Devnet(DevnetConfig(anvil)) as running:
+        yield running
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """Somebody with a key, who sends through ``chain``."""
+
+    chain: Chain
+    account: LocalAccount
+
+    def send(self, call: Call) -> Receipt:
+        """Send ``call`` and return its receipt."""
+        return self.chain.send(self.account, call)
+
+
+@pytest.fixture
+def chain(devnet: Devnet) -> Iterator[Chain]:
+    """A market of its own for each test."""
+    with Sender(Rpc(devnet.url), patience_s=20) as sender:
+        deployment, _ = deploy(sender, get_account(0), DEVNET)
+    with connect(devnet.url, deployment, patience_s=20) as connected:
+        yield connected
+
+
+@pytest.fixture
+def requester(chain: Chain) -> Party:
+    return Party(chain, get_account(1))
+
+
+@pytest.fixture
+def provider(chain: Chain) -> Party:
+    return Party(chain, get_account(2))
+
+
+@pytest.fixture
+def auditor(chain: Chain) -> Party:
+    return Party(chain, get_account(3))
+
+
+@pytest.fixture
+def post_job(devnet: Devnet, chain: Chain, requester: Party) -> Callable[[JobSpec], int]:
+    """Post and open a job; return its id."""
+
+    def post(spec: JobSpec) -> int:
+        receipt = requester.send(chain.calls.create_job(spec))
+        (created,) = chain.find_events(receipt.block_number, receipt.block_number, (JobCreated,))
+        devnet.mine(DEVNET.draw_distance)
+        header = chain.get_header_rlp(chain.get_job(created.job_id).seed_block)
+        requester.send(chain.calls.draw_seed(created.job_id, header))
+        return created.job_id
+
+    return post
+
+
+@pytest.fixture
+def claim_shard(chain: Chain, provider: Party, auditor: Party) -> Callable[[int], int]:
+    """Stake, list tickets and lease a job's first shard; return the lease."""
+
+    def claim(job_id: int) -> int:
+        stake = chain.get_job(job_id).stake_per_lease
+        provider.send(chain.calls.stake(stake))
+        auditor.send(chain.calls.buy_tickets(4, DEVNET.ticket_stake))
+        receipt = provider.send(chain.calls.claim(job_id, 0, 0))
+        (claimed,) = chain.find_events(receipt.block_number, receipt.block_number, (ShardClaimed,))
+        return claimed.lease_id
+
+    return claim
