@@ -4,6 +4,8 @@ Auditor, replay, receipt and the next round's providers all read a shard through
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from market.chain.client import Chain
 from market.chain.events import ShardClaimed, TraceCommitted
 from market.chain.ledger import Ledger
@@ -11,13 +13,14 @@ from market.chain.structs import Trace
 from market.protocol.constants import MAX_DOCUMENT_BYTES
 from market.protocol.errors import InvalidBlob, InvalidTransition
 from market.protocol.manifest import Manifest, decode_manifest
-from market.protocol.program import TensorRole
+from market.protocol.program import OutputKind, TensorRole
+from market.protocol.tensors import TensorType
 from market.storage.blobs import BlobStore
-from market.storage.cid import cid_of_digest
+from market.storage.cid import Cid, cid_of_digest
 from trainer.jobs import JobFiles, fetch_state
 from trainer.rounds import compute_next_base
 from trainer.shards import ShardTask
-from trainer.states import State, compute_state_roots
+from trainer.states import State, compute_state_roots, decode_tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,12 @@ def compute_prestate(
 def get_trace(ledger: Ledger, lease_id: int) -> Trace:
     """Return what a lease committed to, as the contract asks to see it again."""
     committed = ledger.get(TraceCommitted, lease_id)
-    return Trace(committed.trace_root, committed.first_base_root, committed.last_base_root)
+    return Trace(
+        committed.trace_root,
+        committed.first_base_root,
+        committed.last_base_root,
+        committed.last_slot_root,
+    )
 
 
 def list_attested(chain: Chain, shard: Shard) -> list[list[int]]:
@@ -116,3 +124,11 @@ def build_task(chain: Chain, files: JobFiles, shard: Shard) -> ShardTask:
         shard.slot,
         files.spec.steps_per_segment,
     )
+
+
+def fetch_metrics(files: JobFiles, store: BlobStore, manifest: Manifest) -> Tensor:
+    """Return the metrics of every step of a shard: f32 [steps, metrics]."""
+    outputs = files.program.find_outputs(OutputKind.METRICS)
+    (vector,) = (files.program.tensors[tensor].type for tensor in outputs.values())
+    kind = TensorType(vector.dtype, (files.spec.steps, *vector.shape))
+    return decode_tensor(kind, store.get(Cid(manifest.metrics), kind.nbytes))

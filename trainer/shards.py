@@ -12,7 +12,7 @@ from torch import Tensor
 from market.protocol.errors import InvalidProgram
 from market.protocol.program import Program, TensorRole
 from market.protocol.records import Outcome
-from trainer.execution import Executor
+from trainer.execution import Executor, StepResult
 from trainer.states import State, StateRoots, compute_outcome, compute_state_roots
 
 _SIGN_BIT = 1 << 63
@@ -81,14 +81,19 @@ def run_segment(
     ``on_step`` hears the number of each step of the shard once it is done."""
     dataset = _get_only_name(task.program, TensorRole.DATASET)
     counters = _get_only_name(task.program, TensorRole.COUNTERS)
-    metrics = []
+    metrics: list[Tensor] = []
+    result: StepResult | None = None
     first = segment * task.steps_per_segment
     for step in range(first, first + task.steps_per_segment):
+        previous = result
         inputs = {**state, dataset: task.dataset, counters: encode_counters(task, step)}
         result = executor.run_step(inputs)
         state = result.state
         metrics.append(result.metrics.clone())
+        if previous is not None:
+            executor.release(previous)
         on_step(step)
+    assert result is not None  # a segment has steps
     return SegmentEnd(state, result.gradients, torch.stack(metrics))
 
 

@@ -1,0 +1,193 @@
+"""Whole jobs on a real chain: honest parties are paid, each kind of cheat loses its stake."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from market.chain.devnet import get_account
+from market.chain.events import AuditMismatched, LeaseSettled, LeaseSlashed, ShardAttested
+from market.protocol.lifecycle import LeaseStatus
+from tests.e2e.conftest import TERMS
+from tests.trainer.tiny_job import SCHEDULE
+from trainer.evidence import fetch_manifest, fetch_record_state, find_shard
+from trainer.execution import Executor
+from trainer.shards import run_segment
+from verifier.replay import Replay
+
+
+def skip_half(executor, task, state, segment, on_step):
+    """Cheat: run half of the steps, and move on by extrapolation."""
+    half = replace(task, steps_per_segment=task.steps_per_segment // 2)
+    end = run_segment(executor, half, state, 2 * segment, on_step)
+    forged = {
+        name: tensor + (tensor - state[name]) if tensor.is_floating_point() else tensor
+        for name, tensor in end.state.items()
+    }
+    return replace(end, state=forged, metrics=torch.cat([end.metrics, end.metrics]))
+
+
+def choose_other_batches(executor, task, state, segment, on_step):
+    """Cheat: read another slot's data, which may be easier."""
+    return run_segment(executor, replace(task, slot=task.slot + 7), state, segment, on_step)
+
+
+def change_data_order(executor, task, state, segment, on_step):
+    """Cheat: run the steps of the segments in another order."""
+    other = SCHEDULE.segments - 1 - segment
+    return run_segment(executor, task, state, other, on_step)
+
+
+def flip_one_bit(executor, task, state, segment, on_step):
+    """Cheat: the smallest lie there is, one bit of one weight."""
+    end = run_segment(executor, task, state, segment, on_step)
+    name = next(iter(end.state))
+    bits = end.state[name].clone().view(torch.int32).reshape(-1)
+    bits[0] ^= 1
+    lie = bits.view(torch.float32).reshape(end.state[name].shape)
+    return replace(end, state={**end.state, name: lie})
+
+
+def forge_gradients(executor, task, state, segment, on_step):
+    """Cheat: right states, and gradients that were never computed."""
+    end = run_segment(executor, task, state, segment, on_step)
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in end.gradients.items()}
+    return replace(end, gradients=zeros)
+
+
+def test_an_honest_job_is_trained_audited_paid_and_replayed(open_world):
+    world = open_world()
+    providers = {world.add_provider(n, leases=9) for n in (2, 3)}
+    auditors = {world.add_auditor(n) for n in (4, 5)}
+
+    world.run_until_attested()
+    world.devnet.advance_time(700)
+    world.run_until(lambda: set(world.statuses().values()) == {LeaseStatus.SETTLED})
+
+    ledger = world.ledger()
+    shards = world.spec.rounds * world.spec.slots
+    assert len(list(ledger.iterate(LeaseSettled))) == shards
+    assert not list(ledger.iterate(LeaseSlashed))
+    earned = sum(world.chain.get_credit(address) for address in providers)
+    assert earned == shards * TERMS.price_per_shard
+    assert sum(world.chain.get_credit(a) for a in auditors) == shards * TERMS.audit_fee
+    files = world.files
+    replay = Replay(world.job_id, files, Executor(files.program), world.chain, ledger, world.store)
+    results = [result for result, _ in replay.run()]
+    assert len(results) == shards
+    assert all(result.divergence is None for result in results)
+
+
+@pytest.mark.parametrize(
+    "cheat",
+    [skip_half, choose_other_batches, change_data_order, flip_one_bit, forge_gradients],
+)
+def test_a_cheating_provider_loses_its_stake_and_the_shard_is_done_again(open_world, cheat):
+    world = open_world()
+    cheater = world.add_provider(2, cheat)
+    world.add_auditor(4)
+    world.run_until(lambda: LeaseStatus.MISMATCHED in world.statuses().values())
+    honest = world.add_provider(3, leases=9)
+
+    world.devnet.advance_time(6)
+    world.run_until_attested()
+
+    ledger = world.ledger()
+    (slashed,) = ledger.iterate(LeaseSlashed)
+    assert slashed.provider == cheater
+    assert slashed.amount == TERMS.stake_per_lease
+    assert slashed.to_auditor <= slashed.amount * 3 // 10
+    (mismatch,) = ledger.iterate(AuditMismatched)
+    assert mismatch.claimed_record != mismatch.audited_record
+    assert world.chain.get_provider_stake(cheater).staked == 0
+    attested = {event.lease_id for event in ledger.iterate(ShardAttested)}
+    assert {find_shard(ledger, lease).provider for lease in attested} == {honest}
+
+
+def test_a_provider_that_begins_from_a_base_of_its_own_is_caught_at_record_0(open_world):
+    world = open_world()
+    world.add_provider(3, leases=9)
+    world.add_auditor(4)
+    world.run_until(lambda: world.chain.get_job(world.job_id).round == 1)
+    world.parties.pop(0)
+    cheater = world.add_provider(2)
+    dishonest = world.parties[-1]
+    begin = dishonest._begin
+
+    def begin_elsewhere(files, shard):  # its trace is consistent, from a base that nobody gave it
+        zeros = {name: torch.zeros_like(t) for name, t in files.initial.items()}
+        dishonest_files = replace(files, initial={**files.initial, **zeros})
+        honest = begin(files, shard)
+        forged = begin(dishonest_files, shard)
+        record = forged.records[0].model_copy(update={"slot_root": honest.records[0].slot_root})
+        return forged.model_copy(update={"records": (record,)})
+
+    dishonest._begin = begin_elsewhere
+
+    world.run_until(lambda: LeaseStatus.MISMATCHED in world.statuses().values())
+
+    (mismatch,) = world.ledger().iterate(AuditMismatched)
+    assert mismatch.record_index == 0
+    assert find_shard(world.ledger(), mismatch.lease_id).provider == cheater
+
+
+def test_training_that_diverges_to_nan_is_committed_audited_and_attested(open_world):
+    world = open_world(learning_rate=1e30)
+    world.add_provider(2, leases=9)
+    world.add_auditor(4)
+
+    world.run_until_attested()
+
+    ledger = world.ledger()
+    (first, *_) = ledger.iterate(ShardAttested)
+    manifest = fetch_manifest(ledger, world.store, first.lease_id, world.spec.segments)
+    assert not list(ledger.iterate(LeaseSlashed))
+    assert manifest.records[-1].base_root == first.contribution
+    last = fetch_record_state(world.files, world.store, manifest, world.spec.segments)
+    assert any(bool(tensor.isnan().any()) for tensor in last.values())
+
+
+def test_daemons_that_are_restarted_before_every_turn_lose_nothing(open_world):
+    world = open_world()
+    world.add_provider(2, leases=9)
+    world.add_auditor(4)
+    provider, auditor = get_account(2), get_account(4)
+
+    def restart() -> bool:
+        world.parties[:] = [world.build_provider(provider), world.build_auditor(auditor)]
+        return world.chain.get_job(world.job_id).round == world.spec.rounds
+
+    world.run_until(restart)
+
+    statuses = set(world.statuses().values())
+    assert statuses <= {LeaseStatus.ATTESTED, LeaseStatus.FINAL, LeaseStatus.SETTLED}
+    assert len(world.leases()) == world.spec.rounds * world.spec.slots
+
+
+def test_a_provider_that_does_not_open_loses_its_stake(open_world):
+    world = open_world()
+    silent = world.add_provider(2)
+    world.add_auditor(4)
+    world.run_until(lambda: LeaseStatus.AUDIT_COMMITTED in world.statuses().values())
+    world.parties.pop(0)
+
+    world.devnet.advance_time(61)
+    world.run_until(lambda: LeaseStatus.SLASHED in world.statuses().values())
+
+    assert world.chain.get_provider_stake(silent).staked == 0
+
+
+def test_an_auditor_that_is_silent_is_replaced_and_the_provider_is_paid(open_world):
+    world = open_world()
+    provider = world.add_provider(2, leases=9)
+    world.add_auditor(4)
+    world.run_until(lambda: LeaseStatus.DRAWN in world.statuses().values())
+    silent = world.parties.pop()
+    world.add_auditor(5)
+
+    world.devnet.advance_time(121)
+    world.run_until(lambda: LeaseStatus.COMMITTED in world.statuses().values())
+    world.parties.append(silent)  # the only ticket listed before the commitment is its own
+    world.run_until_attested()
+
+    assert world.chain.get_provider_stake(provider).staked == 9 * TERMS.stake_per_lease

@@ -1,0 +1,108 @@
+"""Replay: a whole job executed again from its spec, every record compared with what was committed."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from market.chain.client import Chain
+from market.chain.ledger import Ledger
+from market.protocol.errors import InvalidTransition
+from market.protocol.hashing import Hash32
+from market.protocol.manifest import Manifest
+from market.protocol.program import TensorRole
+from market.protocol.records import StateClaim
+from market.storage.blobs import BlobStore
+from trainer.evidence import Shard, build_task, fetch_manifest, find_shard
+from trainer.execution import Executor
+from trainer.jobs import JobFiles
+from trainer.rounds import compute_next_base
+from trainer.shards import ShardTask, hash_segment, ignore_progress, run_segment
+from trainer.states import State, claim_state, compute_state_roots
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """The first record of a shard that a replay does not reproduce."""
+
+    record_index: int
+    claimed: Hash32
+    replayed: Hash32
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReplay:
+    """A replayed shard; ``divergence`` is None where every record was reproduced."""
+
+    shard: Shard
+    records: int
+    divergence: Divergence | None
+
+
+def _compare(index: int, claimed: StateClaim, replayed: StateClaim) -> Divergence | None:
+    if claimed == replayed:
+        return None
+    return Divergence(index, claimed.compute_record(index), replayed.compute_record(index))
+
+
+def replay_shard(
+    executor: Executor,
+    task: ShardTask,
+    manifest: Manifest,
+    prestate: State,
+    on_step: Callable[[int], None] = ignore_progress,
+) -> tuple[State, Divergence | None]:
+    """Return the poststate of a shard trained again, and where it first departs from ``manifest``."""
+    claims = manifest.claims
+    state = prestate
+    begun = claim_state(compute_state_roots(task.program, prestate), None)
+    divergence = _compare(0, claims[0], begun)
+    for segment in range(len(claims) - 1):
+        end = run_segment(executor, task, state, segment, on_step)
+        roots, outcome = hash_segment(task.program, end)
+        state = end.state
+        if divergence is None:
+            replayed = claim_state(roots, outcome)
+            divergence = _compare(segment + 1, claims[segment + 1], replayed)
+    return state, divergence
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A job to execute again: its files and where to find what was committed."""
+
+    job_id: int
+    files: JobFiles
+    executor: Executor
+    chain: Chain
+    ledger: Ledger
+    store: BlobStore
+
+    def _find_round(self, round_index: int) -> list[Shard]:
+        slots = range(self.files.spec.slots)
+        leases = [self.chain.find_contribution(self.job_id, round_index, slot) for slot in slots]
+        missing = [slot for slot, lease in zip(slots, leases, strict=True) if lease is None]
+        if missing:
+            raise InvalidTransition(f"round {round_index} is not attested in slots {missing}")
+        return [find_shard(self.ledger, lease) for lease in leases if lease is not None]
+
+    def run(
+        self, on_step: Callable[[Shard, int], None] | None = None
+    ) -> Iterator[tuple[ShardReplay, State]]:
+        """Yield every shard replayed, with its poststate, round by round and slot by slot."""
+        files = self.files
+        base_names = files.program.find_inputs(TensorRole.BASE)
+        base = {name: files.initial[name] for name in base_names}
+        states = [files.initial] * files.spec.slots
+        for round_index in range(files.spec.rounds):
+            for slot, shard in enumerate(self._find_round(round_index)):
+                manifest = fetch_manifest(
+                    self.ledger, self.store, shard.lease_id, files.spec.segments
+                )
+                states[slot], divergence = replay_shard(
+                    self.executor,
+                    build_task(self.chain, files, shard),
+                    manifest,
+                    {**states[slot], **base},
+                    lambda step, shard=shard: on_step(shard, step) if on_step else None,
+                )
+                yield ShardReplay(shard, files.spec.segments + 1, divergence), states[slot]
+            base = compute_next_base(files.outer, base, states)
