@@ -1,20 +1,28 @@
 """What every package's tests share: a real chain, a market on it, and its parties."""
 
 import os
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
+import uvicorn
 from eth_account.signers.local import LocalAccount
+from fastapi import FastAPI
 
 from market.chain.client import Chain, connect
 from market.chain.deployment import DEVNET, deploy
 from market.chain.devnet import Devnet, DevnetConfig, find_anvil, get_account
 from market.chain.events import JobCreated, ShardClaimed
-from market.chain.rpc import Rpc
+from market.chain.rpc import Rpc, get_tls
 from market.chain.transactions import Call, Receipt, Sender
 from market.protocol.spec import JobSpec
+
+Serve = Callable[[FastAPI], httpx.Client]
 
 
 @pytest.fixture(scope="session")
@@ -95,3 +103,26 @@ def claim_shard(chain: Chain, provider: Party, auditor: Party) -> Callable[[int]
         return claimed.lease_id
 
     return claim
+
+
+@contextmanager
+def _serve(app: FastAPI) -> Iterator[httpx.Client]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()  # from here on connections wait for the server
+        config = uvicorn.Config(app, ws="none", lifespan="off", log_level="critical")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with httpx.Client(base_url=url, verify=get_tls()) as client:
+            yield client
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serve an application until the test ends; return a client of it."""
+    with ExitStack() as stack:
+        yield lambda app: stack.enter_context(_serve(app))

@@ -22,10 +22,10 @@ def time_step_ratio(
     compute_loss: Callable[[], Tensor],
     rounds: int = ROUNDS,
 ) -> dict[str, object]:
-    """Return the best times of an exact step and of forward, backward, clipping and AdamW on ``model``, and their ratio.
+    """Return the best times of an exact step and of the same step of ``model`` in eager float32.
 
-    Both take turns in this process, on the executor's number of threads, so a busy machine slows both. The dictionary
-    also has the exact step's milliseconds by instruction kind, and peak memory."""
+    They take turns in this process, on the executor's number of threads, so a busy machine slows both. The
+    exact step's milliseconds by instruction kind and peak memory come too."""
     before = torch.get_num_threads()
     torch.set_num_threads(executor.threads)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, foreach=False)
@@ -58,7 +58,9 @@ def _run_exact(executor: Executor, inputs: Mapping[str, Tensor]) -> None:
     executor.release(executor.run_step(inputs))
 
 
-def _run_eager(model: nn.Module, compute_loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> None:
+def _run_eager(
+    model: nn.Module, compute_loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer
+) -> None:
     optimizer.zero_grad(set_to_none=True)
     compute_loss().backward()  # type: ignore[no-untyped-call]  # torch declares no type for it
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -77,4 +79,3 @@ def _measure_kinds(executor: Executor, inputs: Mapping[str, Tensor]) -> dict[str
 
     executor.release(executor.run_step(inputs, after=observe))
     return dict(kinds)
-

@@ -104,14 +104,11 @@ def get_trace(ledger: Ledger, lease_id: int) -> Trace:
     )
 
 
-def list_attested(chain: Chain, shard: Shard) -> list[list[int]]:
-    """Return the attested leases of the rounds before ``shard``'s, by round and slot."""
-    slots = chain.get_job(shard.job_id).slots
-    rounds = []
-    for round_index in range(shard.round_index):
-        leases = [chain.find_contribution(shard.job_id, round_index, slot) for slot in range(slots)]
-        rounds.append([lease for lease in leases if lease is not None])
-    return rounds
+def list_attested(chain: Chain, job_id: int, rounds: int) -> list[list[int]]:
+    """Return the attested leases of the first ``rounds`` of a job, by round and slot."""
+    slots = range(chain.get_job(job_id).slots)
+    found = [[chain.find_contribution(job_id, r, slot) for slot in slots] for r in range(rounds)]
+    return [[lease for lease in leases if lease is not None] for leases in found]
 
 
 def build_task(chain: Chain, files: JobFiles, shard: Shard) -> ShardTask:

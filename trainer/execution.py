@@ -1,8 +1,8 @@
 """The executor: runs a program's step, for providers, auditors and replays alike.
 
-INVARIANT: a step is a pure function of its inputs. Inputs are never written, and results are memory that nothing here writes
-again until the caller gives it back with ``release``. Everything between lives in one arena, planned once from the
-instructions in which each tensor is first written and last read.
+INVARIANT: a step is a pure function of its inputs. Inputs are never written, and results are memory that
+nothing here writes again until the caller gives it back with ``release``. Everything between lives in one
+arena, planned once from the instructions in which each tensor is first written and last read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,19 +14,15 @@ import torch
 from torch import Tensor
 
 from market.protocol.errors import InvalidBlob, NondeterministicEnvironment
-from market.protocol.program import Instruction, Kind, OutputKind, Program, TensorRole, View
+from market.protocol.program import Instruction, Kind, OutputKind, Program, TensorRole
 from market.protocol.tensors import Dtype, TensorType
 from trainer.exact import torch_ops
 from trainer.exact.carriers import CARRIERS, Carrier, choose_carrier, probe_carriers
 from trainer.exact.fused_backend import FusedBackend
+from trainer.exact.fused_multiply import is_int8_exact
+from trainer.exact.fused_native import TORCH_DTYPES
+from trainer.exact.torch_backend import TorchBackend, view_output
 
-DTYPES: Final = {
-    Dtype.U8: torch.uint8,
-    Dtype.I16: torch.int16,
-    Dtype.I32: torch.int32,
-    Dtype.I64: torch.int64,
-    Dtype.F32: torch.float32,
-}
 FUSED_CARRIERS: Final = ("int8", "float64")
 
 _ALIGNMENT: Final = 64  # bytes, of every tensor in the arena
@@ -37,9 +33,10 @@ Observe = Callable[[int, tuple["Value", ...]], None]
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """An output of an instruction: a view of the elements it wrote, in the order of its iteration shape without reduced axes
-    (a `scatter_add`: the whole tensor). A quantized tensor has the exponents of its rows too. Valid until the next
-    instruction runs."""
+    """An output of an instruction, valid until the next instruction runs.
+
+    ``elements`` is a view of what it wrote, in its iteration shape without reduced axes (of a `scatter_add`:
+    the whole tensor); a quantized tensor has the ``exponents`` of its rows too."""
 
     elements: Tensor
     exponents: Tensor | None = None
@@ -47,7 +44,9 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step computes: the next base and slot tensors in declaration order, the named gradients, the metrics."""
+    """What a step computes: the next base and slot tensors in declaration order, gradients, metrics.
+
+    A program without metrics has an empty vector of them."""
 
     state: dict[str, Tensor]
     gradients: dict[str, Tensor]
@@ -70,104 +69,17 @@ class Backend(Protocol):
         """Return a tensor's elements, flat, and its exponents."""
 
 
-class TorchBackend:
-    """Runs instructions as torch operations, on any device."""
-
-    def __init__(self, program: Program, carrier: Carrier) -> None:
-        self._program = program
-        self._carrier = carrier
-        self._elements: dict[int, Tensor] = {}
-        self._exponents: dict[int, Tensor] = {}
-
-    def count_bytes(self, kind: TensorType) -> int:
-        """Return the bytes of a tensor's elements."""
-        return kind.nbytes
-
-    def bind(self, tensor: int, elements: Tensor, exponents: Tensor | None = None) -> None:
-        """Say where a tensor is from now on (a quantized tensor: as bytes)."""
-        self._elements[tensor] = elements.view(DTYPES[self._program.tensors[tensor].type.dtype]).view(-1)
-        if exponents is not None:
-            self._exponents[tensor] = exponents
-
-    def prepare(self, instructions: Sequence[Instruction]) -> list[Callable[[], object]]:
-        """Return a function that runs each instruction."""
-        return [self._bind_instruction(instruction) for instruction in instructions]
-
-    def read(self, tensor: int) -> tuple[Tensor, Tensor | None]:
-        """Return a tensor's elements, flat, and its exponents."""
-        return self._elements[tensor], self._exponents.get(tensor)
-
-    def _bind_instruction(self, instruction: Instruction) -> Callable[[], object]:
-        return lambda: self._run(instruction)
-
-    def _view(self, view: View, shape: Sequence[int]) -> Tensor:
-        return view_elements(self._elements[view.tensor], view, shape)
-
-    def _view_exponents(self, view: View, shape: Sequence[int]) -> Tensor:
-        length = self._program.tensors[view.tensor].type.shape[-1]
-        strides = [stride // length for stride in view.strides[:-1]]
-        exponents = self._exponents[view.tensor]
-        return exponents.as_strided(
-            shape[:-1], strides, exponents.storage_offset() + view.offset // length
-        )
-
-    def _run(self, instruction: Instruction) -> None:
-        shape, kind, outputs = instruction.shape, instruction.kind, instruction.outputs
-        first, second = instruction.attributes
-        out = view_output(self._elements[outputs[0].tensor], instruction, outputs[0])
-        views = [self._view(view, shape) for view in instruction.operands if kind is not Kind.RANDOM]
-        if kind is Kind.MAP:
-            stores = [(view.register, self._view(view, shape)) for view in outputs]
-            constants = instruction.f32_constants, instruction.i64_constants
-            torch_ops.run_map(instruction.code, *constants, views, stores)
-        elif kind is Kind.QUANTIZE:
-            torch_ops.run_quantize(views[0], first, out, self._view_exponents(outputs[0], shape))
-        elif kind is Kind.DOT:
-            a, b = instruction.operands
-            bits = [self._program.tensors[view.tensor].type.bits for view in (a, b)]
-            exponents = [self._view_exponents(view, shape) for view in (a, b)]
-            operands = views[0], exponents[0], views[1], exponents[1]
-            torch_ops.run_dot(*operands, bits[0], bits[1], out, self._carrier)
-        elif kind is Kind.SUM:
-            torch_ops.run_sum(views[0], instruction.reduced, out)
-        elif kind is Kind.MAX:
-            torch_ops.run_max(views[0], instruction.reduced, out)
-        elif kind is Kind.GATHER:
-            source = instruction.operands[1]
-            flat, strides = self._elements[source.tensor], source.strides
-            torch_ops.run_gather(views[0], flat, source.offset, strides, first, second, out)
-        elif kind is Kind.SCATTER_ADD:
-            torch_ops.run_scatter_add(*views, instruction.reduced, first, out)
-        else:
-            scalars = [int(self._elements[view.tensor][view.offset]) for view in instruction.operands]
-            torch_ops.run_random(scalars[0], scalars[1], scalars[2], scalars[3], out)
-
-
-def view_elements(flat: Tensor, view: View, shape: Sequence[int]) -> Tensor:
-    """Return a view, of ``shape``, of a tensor's flat elements."""
-    strides = view.strides[: len(shape)]
-    return flat.as_strided(shape, strides, flat.storage_offset() + view.offset)
-
-
-def view_output(flat: Tensor, instruction: Instruction, view: View) -> Tensor:
-    """Return what ``instruction`` writes of a tensor: in its iteration shape, without reduced axes."""
-    shape, kind = instruction.shape, instruction.kind
-    if kind is Kind.SCATTER_ADD:
-        return flat.view(instruction.attributes[0], *shape[instruction.reduced :])
-    kept = len(shape) - (1 if kind is Kind.DOT else instruction.reduced)
-    return view_elements(flat, view, shape[:kept])
-
-
 @cache
-def choose_default_carrier(device: str, names: tuple[str, ...]) -> Carrier:
-    """Return the fastest carrier among ``names`` that is exact on ``device``."""
-    exact = probe_carriers(torch.device(device))
-    return choose_carrier({name: exact[name] for name in names if name in exact}, torch.device(device))
+def choose_default_carrier(device: str, backend: BackendName) -> Carrier:
+    """Return the fastest exact carrier: for the fused kernels int8 products wherever they are exact."""
+    if backend == "fused":
+        return CARRIERS["int8" if is_int8_exact() else "float64"]
+    return choose_carrier(probe_carriers(torch.device(device)), torch.device(device))
 
 
 @dataclass(slots=True)
 class _Lifetime:
-    """Where a tensor of the arena is, from the instruction that first writes it to the last that touches it."""
+    """Where a tensor is in the arena, and the first and last instructions that touch it."""
 
     tensor: int
     size: int
@@ -176,21 +88,26 @@ class _Lifetime:
     offset: int = 0
 
 
-def _find_lifetimes(instructions: Sequence[Instruction], sizes: Mapping[int, int]) -> list[_Lifetime]:
+def _find_lifetimes(
+    instructions: Sequence[Instruction], sizes: Mapping[int, int]
+) -> list[_Lifetime]:
     lifetimes: dict[int, _Lifetime] = {}
     for i, instruction in enumerate(instructions):
         for view in (*instruction.outputs, *instruction.operands):
             if view.tensor in sizes:
-                lifetimes.setdefault(view.tensor, _Lifetime(view.tensor, sizes[view.tensor], i, i)).last = i
+                lifetimes.setdefault(
+                    view.tensor, _Lifetime(view.tensor, sizes[view.tensor], i, i)
+                ).last = i
     return list(lifetimes.values())
 
 
 def plan_arena(lifetimes: Sequence[_Lifetime]) -> int:
-    """Give each tensor an offset such that tensors alive together are apart; return the bytes it takes in all."""
+    """Give each tensor an offset, apart from those alive with it; return the bytes of all."""
     placed: list[_Lifetime] = []
-    for item in sorted(lifetimes, key=lambda x: (-x.size, x.first)):  # large ones first: they leave fewer holes
+    for item in sorted(lifetimes, key=lambda x: (-x.size, x.first)):
         rivals = sorted(
-            (x for x in placed if x.first <= item.last and item.first <= x.last), key=lambda x: x.offset
+            (x for x in placed if x.first <= item.last and item.first <= x.last),
+            key=lambda x: x.offset,
         )
         for rival in rivals:
             if item.offset + item.size <= rival.offset:
@@ -228,15 +145,17 @@ class Executor:
         self.program = program
         self.device = torch.device(device)
         self.threads = threads or torch.get_num_threads()
-        fused = (backend or ("fused" if self.device.type == "cpu" else "torch")) == "fused"
+        backend = backend or ("fused" if self.device.type == "cpu" else "torch")
+        fused = backend == "fused"
         if fused and self.device.type != "cpu":
             raise NondeterministicEnvironment(f"the fused kernels run on a CPU, not on {device}")
-        names = FUSED_CARRIERS if fused else tuple(CARRIERS)
-        carrier = carrier or choose_default_carrier(device, names)
-        if carrier.name not in names:
-            raise NondeterministicEnvironment(f"the fused kernels cannot use the carrier {carrier.name!r}")
+        carrier = carrier or choose_default_carrier(device, backend)
+        if fused and carrier.name not in FUSED_CARRIERS:
+            raise NondeterministicEnvironment(f"no fused kernel takes the carrier {carrier.name!r}")
         self._backend: Backend = (
-            FusedBackend(program, carrier.name, self.threads) if fused else TorchBackend(program, carrier)
+            FusedBackend(program, carrier.name, self.threads)
+            if fused
+            else TorchBackend(program, carrier)
         )
         self._inputs = {tensor.name: (i, tensor.type) for i, tensor in program.inputs}
         self._varying = find_varying(program)
@@ -257,7 +176,7 @@ class Executor:
         observe: Observe | None = None,
         after: Callable[[int], None] | None = None,
     ) -> StepResult:
-        """Return the step's results for ``inputs``: every input tensor by name, contiguous, of its declared type.
+        """Return the results of a step on ``inputs``: every input by name, contiguous, of its type.
 
         ``observe`` is told the number of every instruction and the values that it wrote, in order;
         ``after`` the number alone, which costs nothing."""
@@ -298,7 +217,7 @@ class Executor:
         return torch.empty(size, dtype=torch.uint8, device=self.device)
 
     def _place_tensors(self) -> Tensor:
-        """Bind every tensor but the inputs and the results: to the arena, or if it never varies to memory of its own."""
+        """Bind all but inputs and results: to the arena, or to memory of their own if they never vary."""
         sizes = {}
         for i, tensor in enumerate(self.program.tensors):
             if self._is_input(i) or i in self._results:
@@ -312,7 +231,9 @@ class Executor:
         start = -arena.data_ptr() % _ALIGNMENT
         offsets = {item.tensor: start + item.offset for item in lifetimes}
         for i, (size, total) in sizes.items():
-            memory = arena[offsets[i] : offsets[i] + total] if i in offsets else self._allocate(total)
+            memory = (
+                arena[offsets[i] : offsets[i] + total] if i in offsets else self._allocate(total)
+            )
             self._bind(i, memory, size)
         return arena
 
@@ -324,13 +245,15 @@ class Executor:
             exponents = memory[size:].view(torch.int32)[:rows]
             self._backend.bind(tensor, elements, exponents)
         else:
-            self._backend.bind(tensor, elements.view(DTYPES[kind.dtype]))
+            self._backend.bind(tensor, elements.view(TORCH_DTYPES[kind.dtype]))
 
     def _prepare(self) -> list[Callable[[], object] | None]:
         """Prepare each instruction, and do those that give the same at every step once and for all."""
         instructions = self.program.instructions
         literal = [i.kind in (Kind.IOTA, Kind.CONST) for i in instructions]
-        runnable = [i for i, is_literal in zip(instructions, literal, strict=True) if not is_literal]
+        runnable = [
+            i for i, is_literal in zip(instructions, literal, strict=True) if not is_literal
+        ]
         prepared = iter(self._backend.prepare(runnable))
         steps: list[Callable[[], object] | None] = []
         for instruction, is_literal in zip(instructions, literal, strict=True):
@@ -355,13 +278,15 @@ class Executor:
 
     def _bind_inputs(self, inputs: Mapping[str, Tensor]) -> None:
         if strange := set(inputs) ^ set(self._inputs):
-            raise InvalidBlob(f"the inputs of a step must be {sorted(self._inputs)}: {sorted(strange)} are not")
+            raise InvalidBlob(f"a step takes {sorted(self._inputs)}: not {sorted(strange)}")
         for name, (number, kind) in self._inputs.items():
             tensor = inputs[name]
             given = tensor.dtype, tuple(tensor.shape), tensor.device.type, tensor.is_contiguous()
-            needed = DTYPES[kind.dtype], kind.shape, self.device.type, True
+            needed = TORCH_DTYPES[kind.dtype], kind.shape, self.device.type, True
             if given != needed:
-                raise InvalidBlob(f"input {name}: dtype, shape, device, contiguous are {given}, not {needed}")
+                raise InvalidBlob(
+                    f"input {name}: dtype, shape, device, contiguous are {given}, not {needed}"
+                )
             self._backend.bind(number, tensor.view(-1))
 
     def _bind_results(self, taken: set[int]) -> None:
@@ -371,7 +296,7 @@ class Executor:
             # INVARIANT: an input that was released by mistake is still not written
             tensor = next((x for x in spare if x.data_ptr() not in taken), None)
             if tensor is None:
-                tensor = torch.empty(kind.shape, dtype=DTYPES[kind.dtype], device=self.device)
+                tensor = torch.empty(kind.shape, dtype=TORCH_DTYPES[kind.dtype], device=self.device)
             else:
                 self._spare[number] = [x for x in spare if x is not tensor]
             self._fresh[number] = tensor

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from torch import Tensor
 
@@ -12,9 +11,8 @@ from market.protocol.constants import (
     MAX_PROGRAM_BYTES,
 )
 from market.protocol.encoding import compute_program_root, decode_program, encode_program
-from market.protocol.errors import InvalidSpec, NondeterministicEnvironment
 from market.protocol.hashing import Hash32
-from market.protocol.program import OutputKind, Program, TensorRole
+from market.protocol.program import Program, TensorRole
 from market.protocol.spec import (
     DatasetRef,
     JobSpec,
@@ -24,9 +22,9 @@ from market.protocol.spec import (
     decode_spec,
 )
 from market.protocol.tensors import TensorType, compute_tensor_root
-from market.protocol.validity import require_valid_program
 from market.storage.blobs import BlobStore
 from market.storage.cid import Cid, cid_of_digest
+from market.storage.jobs import check_spec_blobs
 from trainer.states import (
     State,
     compute_state_roots,
@@ -36,8 +34,6 @@ from trainer.states import (
     get_state_types,
     get_tensor_bytes,
 )
-
-_STEP_ROLES: Final = (TensorRole.DATASET, TensorRole.COUNTERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,35 +110,14 @@ def publish_job(  # noqa: PLR0913 - the parts of a job
 
 
 def get_dataset_type(program: Program) -> TensorType:
-    """Return the type of the one dataset that a step reads; raise InvalidSpec if there is none."""
-    for role in _STEP_ROLES:
-        if len(program.find_inputs(role)) != 1:
-            raise InvalidSpec(f"a step takes one input of role {role.name.lower()}")
-    return next(iter(program.find_inputs(TensorRole.DATASET).values()))
+    """Return the type of the one dataset that a step reads."""
+    (kind,) = program.find_inputs(TensorRole.DATASET).values()
+    return kind
 
 
 def fetch_spec(store: BlobStore, document_digest: Hash32) -> JobSpec:
     """Return the spec whose document has that digest."""
     return decode_spec(store.get(cid_of_digest(document_digest), MAX_DOCUMENT_BYTES))
-
-
-def fetch_program(store: BlobStore, reference: ProgramRef) -> Program:
-    """Return the program that ``reference`` names, valid and with that root."""
-    program = decode_program(store.get(Cid(reference.cid), MAX_PROGRAM_BYTES))
-    root = compute_program_root(program).root
-    if root != reference.root:
-        raise InvalidSpec(f"program {reference.cid} has root {root.hex()}, the spec says otherwise")
-    require_valid_program(program)
-    return program
-
-
-def _fetch_dataset(store: BlobStore, program: Program, reference: DatasetRef) -> Tensor:
-    kind = get_dataset_type(program)
-    data = store.get(Cid(reference.cid), kind.nbytes)
-    dataset = decode_tensor(kind, data)
-    if compute_tensor_root(kind, data) != reference.root:
-        raise InvalidSpec(f"dataset {reference.cid} has another root than the spec says")
-    return dataset
 
 
 def fetch_state(store: BlobStore, program: Program, cid: str) -> State:
@@ -151,34 +126,13 @@ def fetch_state(store: BlobStore, program: Program, cid: str) -> State:
     return decode_state(program, store.get(Cid(cid), size))
 
 
-def _require_matching_outer(spec: JobSpec, program: Program, outer: Program) -> None:
-    base = program.find_inputs(TensorRole.BASE)
-    expected = {f"{slot}/{name}": kind for slot in range(spec.slots) for name, kind in base.items()}
-    fits = (
-        outer.find_inputs(TensorRole.BASE) == base
-        and outer.find_inputs(TensorRole.CONTRIBUTION) == expected
-        and not outer.find_inputs(TensorRole.SLOT, *_STEP_ROLES)
-    )
-    if not fits:
-        raise InvalidSpec(
-            f"the outer program does not fit {spec.slots} slots of the program's base"
-        )
-    if not program.find_outputs(OutputKind.METRICS):
-        raise InvalidSpec("the program has no metrics")
-
-
 def fetch_job(store: BlobStore, spec: JobSpec) -> JobFiles:
-    """Return the files of ``spec``; raise InvalidSpec naming the first that disagrees with it."""
-    if spec.conformance != CONFORMANCE_DIGEST:
-        raise NondeterministicEnvironment(
-            f"the job asks for arithmetic {spec.conformance.hex()}, "
-            f"this release has {CONFORMANCE_DIGEST.hex()}"
-        )
-    program, outer = fetch_program(store, spec.program), fetch_program(store, spec.outer)
-    _require_matching_outer(spec, program, outer)
-    dataset = _fetch_dataset(store, program, spec.dataset)
-    initial = fetch_state(store, program, spec.initial_state.cid)
-    roots = compute_state_roots(program, initial)
-    if (roots.base, roots.slot) != (spec.initial_state.base_root, spec.initial_state.slot_root):
-        raise InvalidSpec(f"state {spec.initial_state.cid} has other roots than the spec says")
-    return JobFiles(spec, program, outer, dataset, initial)
+    """Return the files of ``spec``; raise a ProtocolError naming the first that disagrees with it."""
+    check_spec_blobs(spec, store)
+    program = decode_program(store.get(Cid(spec.program.cid), MAX_PROGRAM_BYTES))
+    outer = decode_program(store.get(Cid(spec.outer.cid), MAX_PROGRAM_BYTES))
+    kind = get_dataset_type(program)
+    dataset = decode_tensor(kind, store.get(Cid(spec.dataset.cid), kind.nbytes))
+    return JobFiles(
+        spec, program, outer, dataset, fetch_state(store, program, spec.initial_state.cid)
+    )

@@ -63,6 +63,7 @@ class Provider:
         self._files: dict[int, JobFiles] = {}
         self._refused: set[int] = set()
         self._executors: dict[int, Executor] = {}
+        self._prestate: tuple[tuple[int, int, int], State] | None = None
 
     def take_turn(self) -> bool:
         """Do one thing for a lease or claim one; return whether there was anything to do."""
@@ -151,6 +152,8 @@ class Provider:
         for slot in range(slots):
             if self._chain.find_lease(job_id, round_index, slot) is not None:
                 continue
+            if not self._can_begin(job_id, round_index, slot):
+                return False
             call = self._chain.calls.claim(job_id, round_index, slot)
             claimed = send_if_due(
                 self._chain,
@@ -162,6 +165,26 @@ class Provider:
                 logger.info("shard claimed", extra={"job": job_id, "slot": slot})
             return True
         return False
+
+    def _can_begin(self, job_id: int, round_index: int, slot: int) -> bool:
+        """Check, before the stake is at risk, that all that the shard begins from can be fetched."""
+        try:
+            self._compute_prestate(self._get_files(job_id), job_id, round_index, slot)
+        except (NotFound, ProtocolError) as error:
+            logger.info(
+                "shard not begun", extra={"job": job_id, "slot": slot, "reason": str(error)}
+            )
+            return False
+        return True
+
+    def _compute_prestate(self, files: JobFiles, job_id: int, round_index: int, slot: int) -> State:
+        """Return the state that a shard begins from; that of the last shard asked for is kept."""
+        key = (job_id, round_index, slot)
+        if self._prestate is None or self._prestate[0] != key:
+            rounds = list_attested(self._chain, job_id, round_index)
+            state = compute_prestate(files, self._ledger, self._setup.public, rounds, slot)
+            self._prestate = (key, state)
+        return self._prestate[1]
 
     def _find_files(self, posted: JobCreated) -> JobFiles | None:
         """Return a job's files, fetched before its first claim; None for a job that is refused."""
@@ -210,8 +233,7 @@ class Provider:
         return True
 
     def _begin(self, files: JobFiles, shard: Shard) -> ShardProgress:
-        rounds = list_attested(self._chain, shard)
-        prestate = compute_prestate(files, self._ledger, self._setup.public, rounds, shard.slot)
+        prestate = self._compute_prestate(files, shard.job_id, shard.round_index, shard.slot)
         roots = compute_state_roots(files.program, prestate)
         cid = self._setup.private.put(encode_state(files.program, prestate))
         first = RecordProgress(base_root=roots.base, slot_root=roots.slot, state=cid)

@@ -51,7 +51,7 @@ def compute_base_root(
     files: JobFiles, chain: Chain, ledger: Ledger, store: BlobStore, shard: Shard
 ) -> Hash32:
     """Return the root of the base from which ``shard`` had to begin."""
-    base = compute_base(files, ledger, store, list_attested(chain, shard))
+    base = compute_base(files, ledger, store, list_attested(chain, shard.job_id, shard.round_index))
     return compute_named_tensor_root(files.program.find_inputs(TensorRole.BASE), base)
 
 

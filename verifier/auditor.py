@@ -17,7 +17,7 @@ from market.chain.client import Chain
 from market.chain.events import JobCreated, RecordsOpened, SegmentsDrawn, ShardClaimed
 from market.chain.exits import send_exit, send_if_due
 from market.chain.ledger import Ledger
-from market.protocol.errors import AuditIncomplete, NotFound
+from market.protocol.errors import AuditIncomplete, NotFound, ProtocolError
 from market.protocol.hashing import Hash32
 from market.protocol.lifecycle import CLOSED, EXITS, LeaseStatus
 from market.protocol.records import Outcome, Reproduction, hash_audit
@@ -135,7 +135,7 @@ class Auditor:
         if not path.exists():
             try:
                 audit = self._recompute(shard)
-            except (AuditIncomplete, NotFound) as error:
+            except (AuditIncomplete, NotFound, ProtocolError) as error:
                 logger.info("audit waits", extra={"lease": shard.lease_id, "reason": str(error)})
                 return False
             self._keep(path, audit)

@@ -31,7 +31,7 @@ from market.protocol.lifecycle import LeaseStatus
 from market.protocol.program import TensorRole
 from market.protocol.spec import HexHash, Wei
 from market.storage.blobs import BlobStore
-from trainer.evidence import compute_base, fetch_manifest
+from trainer.evidence import compute_base, fetch_manifest, list_attested
 from trainer.jobs import JobFiles, fetch_job, fetch_spec
 from trainer.states import compute_named_tensor_root
 
@@ -102,7 +102,7 @@ def read_receipt(path: Path) -> Receipt:
         raise InvalidBlob(f"{path} is no receipt: {place}: {fault['msg']}") from error
 
 
-def _build_shard(chain: Chain, ledger: Ledger, lease_id: int) -> ShardReceipt:
+def _build_shard(ledger: Ledger, lease_id: int) -> ShardReceipt:
     claimed, committed = ledger.get(ShardClaimed, lease_id), ledger.get(TraceCommitted, lease_id)
     attested = ledger.get(ShardAttested, lease_id)
     settled = ledger.find(LeaseSettled, lease_id)
@@ -139,21 +139,13 @@ def _build_slash(ledger: Ledger, event: LeaseSlashed) -> SlashReceipt:
     )
 
 
-def list_contributions(chain: Chain, job_id: int) -> list[list[int]]:
-    """Return the attested leases of every round by slot; a shard that is not attested is left out."""
-    job = chain.get_job(job_id)
-    found = [
-        [chain.find_contribution(job_id, round_index, slot) for slot in range(job.slots)]
-        for round_index in range(job.rounds)
-    ]
-    return [[lease for lease in leases if lease is not None] for leases in found]
-
-
 def compute_model_root(
     files: JobFiles, chain: Chain, ledger: Ledger, store: BlobStore, job_id: int
 ) -> Hash32:
     """Return the root of the weights that follow from all rounds' attested shards."""
-    base = compute_base(files, ledger, store, list_contributions(chain, job_id))
+    base = compute_base(
+        files, ledger, store, list_attested(chain, job_id, chain.get_job(job_id).rounds)
+    )
     return compute_named_tensor_root(files.program.find_inputs(TensorRole.BASE), base)
 
 
@@ -167,7 +159,11 @@ def build_receipt(
         for event in ledger.iterate(LeaseSlashed)
         if ledger.get(ShardClaimed, event.lease_id).job_id == job_id
     ]
-    leases = [lease for leases in list_contributions(chain, job_id) for lease in leases]
+    leases = [
+        lease
+        for leases in list_attested(chain, job_id, chain.get_job(job_id).rounds)
+        for lease in leases
+    ]
     return Receipt(
         chain_id=chain.deployment.chain_id,
         market=chain.deployment.market,
@@ -176,7 +172,7 @@ def build_receipt(
         spec_hash=posted.spec_hash,
         document=posted.spec_leaves[7],
         seed=str(ledger.get(JobSeeded, job_id).seed),
-        shards=tuple(_build_shard(chain, ledger, lease) for lease in leases),
+        shards=tuple(_build_shard(ledger, lease) for lease in leases),
         slashes=tuple(_build_slash(ledger, event) for event in slashes),
         model_root=compute_model_root(files, chain, ledger, store, job_id),
     )
@@ -209,11 +205,15 @@ def _check_job(receipt: Receipt, chain: Chain, store: BlobStore) -> str | None:
 
 
 def _check_shards(receipt: Receipt, chain: Chain, ledger: Ledger) -> str | None:
-    leases = [lease for leases in list_contributions(chain, receipt.job_id) for lease in leases]
+    leases = [
+        lease
+        for leases in list_attested(chain, receipt.job_id, chain.get_job(receipt.job_id).rounds)
+        for lease in leases
+    ]
     job = chain.get_job(receipt.job_id)
     if len(leases) != job.rounds * job.slots:
         return f"{len(leases)} of {job.rounds * job.slots} shards are attested"
-    expected = tuple(_build_shard(chain, ledger, lease) for lease in leases)
+    expected = tuple(_build_shard(ledger, lease) for lease in leases)
     for ours, theirs in zip(expected, receipt.shards, strict=False):
         if ours.model_copy(update={"paid": 0, "settled_tx": None}) != theirs.model_copy(
             update={"paid": 0, "settled_tx": None}

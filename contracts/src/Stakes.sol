@@ -14,7 +14,7 @@ abstract contract Stakes is IStakes, Deployment {
     }
 
     /// @inheritdoc IStakes
-    mapping(address account => uint256 wei_) public creditOf;
+    mapping(address account => uint256) public creditOf;
 
     mapping(address provider => Account) internal _providers;
     mapping(address auditor => Account) internal _auditors;

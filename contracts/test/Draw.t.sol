@@ -31,30 +31,34 @@ contract DrawTest is MarketTest {
         assertEq(mixHash, vm.parseJsonBytes32(json, ".draw.mix_hash"));
     }
 
-    function test_seed_segments_and_tickets_are_as_in_python() public view {
-        bytes32 mixHash = vm.parseJsonBytes32(json, ".draw.mix_hash");
+    function test_a_job_seed_is_drawn_as_in_python() public view {
         uint256 jobId = vm.parseJsonUint(json, ".draw.job_id");
-        uint256 leaseId = vm.parseJsonUint(json, ".draw.lease_id");
-        uint64 seed = uint64(bytes8(Draw.entropy(Purpose.JobSeed, jobId, mixHash)));
-        assertEq(seed, vm.parseJsonUint(json, ".draw.job_seed"));
 
-        uint256 chosen = Draw.segments(
-            Draw.entropy(Purpose.Segments, leaseId, mixHash),
-            vm.parseJsonUint(json, ".draw.segments.n"),
-            vm.parseJsonUint(json, ".draw.segments.m")
-        );
+        bytes32 entropy = Draw.entropy(Purpose.JobSeed, jobId, vm.parseJsonBytes32(json, ".draw.mix_hash"));
+
+        assertEq(uint256(entropy) >> 192, vm.parseJsonUint(json, ".draw.job_seed"));
+    }
+
+    function test_segments_are_drawn_as_in_python() public view {
         uint256[] memory values = vm.parseJsonUintArray(json, ".draw.segments.values");
-        uint16[] memory list = Draw.toList(chosen);
+        (uint256 count, uint256 drawn) =
+            (vm.parseJsonUint(json, ".draw.segments.n"), vm.parseJsonUint(json, ".draw.segments.m"));
+
+        uint16[] memory list = Draw.toList(Draw.segments(_leaseEntropy(Purpose.Segments), count, drawn));
+
         assertEq(list.length, values.length);
         for (uint256 j = 0; j < values.length; ++j) {
             assertEq(list[j], values[j]);
         }
+    }
 
+    function test_tickets_are_tried_in_the_order_of_python() public view {
         uint256 count = vm.parseJsonUint(json, ".draw.tickets.count");
         uint256[] memory candidates = vm.parseJsonUintArray(json, ".draw.tickets.candidates");
-        bytes32 ticketSeed = Draw.entropy(Purpose.Ticket, leaseId, mixHash);
+        bytes32 seed = _leaseEntropy(Purpose.Ticket);
+
         for (uint256 k = 0; k < candidates.length; ++k) {
-            assertEq(Draw.number(ticketSeed, k) % count, candidates[k]);
+            assertEq(Draw.number(seed, k) % count, candidates[k]);
         }
     }
 
@@ -109,5 +113,10 @@ contract DrawTest is MarketTest {
             // 256 are expected, with a standard deviation of 14.
             assertTrue(times[segment] > 200 && times[segment] < 312, "no segment is favoured");
         }
+    }
+
+    function _leaseEntropy(Purpose purpose) private view returns (bytes32) {
+        uint256 leaseId = vm.parseJsonUint(json, ".draw.lease_id");
+        return Draw.entropy(purpose, leaseId, vm.parseJsonBytes32(json, ".draw.mix_hash"));
     }
 }

@@ -21,6 +21,7 @@ interface Vm {
     function expectEmit() external;
     function expectRevert(bytes calldata revertData) external;
     function expectRevert(bytes4 selector) external;
+    function expectPartialRevert(bytes4 selector) external;
     function lastCallGas() external view returns (Gas memory);
     function prank(address sender) external;
     function roll(uint256 blockNumber) external;

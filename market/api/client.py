@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from market.api.jobs import JobDraft
 from market.chain.calls import Calls
 from market.chain.deployment import Deployment
+from market.chain.rpc import get_tls
 from market.chain.transactions import Call
 from market.protocol.errors import (
-    InvalidBlob,
     MarketError,
     NodeUnavailable,
     NotFound,
@@ -40,7 +40,7 @@ class ApiClient:
     """The API at ``url``. Nothing that it answers is believed unchecked."""
 
     def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=_TIMEOUT_S)
+        self._client = httpx.Client(base_url=url, timeout=_TIMEOUT_S, verify=get_tls())
         self._url = url
 
     def __enter__(self) -> Self:
@@ -75,14 +75,11 @@ class ApiClient:
             if not response.is_success:
                 response.read()
                 _require_success(response)
-            received = store.put_stream(_ChunkReader(response))
+            store.put_stream(_ChunkReader(response), expected=cid)
         except httpx.TransportError as error:
             raise NodeUnavailable(f"the API stopped sending blob {cid}: {error!r}") from error
         finally:
             response.close()
-        if received != cid:
-            store.delete(received)
-            raise InvalidBlob(f"the API sent {received} for {cid}")
 
     def draft_job(self, spec: JobSpec, deployment: Deployment) -> Call:
         """Have the API store ``spec``; return the call that posts it, computed here.

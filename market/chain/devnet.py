@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -34,6 +35,7 @@ _MACHINES: Final = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64", "ar
 logger = logging.getLogger(__name__)
 
 
+@cache
 def get_account(index: int) -> LocalAccount:
     """Return the funded account ``index`` of every devnet."""
     Account.enable_unaudited_hdwallet_features()

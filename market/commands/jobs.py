@@ -150,7 +150,9 @@ def fetch_job(
     out: Annotated[Path, typer.Option(file_okay=False, help="The directory to write to.")],
     as_json: Json = False,  # noqa: FBT002 - an option
 ) -> None:
-    """Write a job's document and, for each slot of the last attested round, manifest and poststate."""
+    """Write what a job made: its document and each slot's manifest, metrics and poststate.
+
+    The slots' are of the last round whose shards are all attested."""
     settings = read_settings()
     store = settings.open_store()
     out.mkdir(parents=True, exist_ok=True)
@@ -159,12 +161,13 @@ def fetch_job(
         if job.round == 0:
             raise InvalidTransition(f"job {job_id} has no round with all shards attested")
         blobs = {"spec.json": queries.get_document_cid(chain, job_id)}
-        api.fetch_blob(blobs["spec.json"], store)
         for slot in range(job.slots):
             cid, manifest = _fetch_manifest(chain, api, store, job_id, job.round - 1, slot)
             blobs[f"slot-{slot}.manifest.json"] = cid
+            blobs[f"slot-{slot}.metrics"] = Cid(manifest.metrics)
             blobs[f"slot-{slot}.state"] = Cid(manifest.records[-1].state)
-            api.fetch_blob(blobs[f"slot-{slot}.state"], store)
+        for cid in blobs.values():
+            api.fetch_blob(cid, store)
     for name, cid in blobs.items():
         store.copy_to(cid, out / name)
     files = tuple(str(out / name) for name in blobs)

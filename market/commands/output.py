@@ -6,6 +6,7 @@ from typing import Annotated, Final
 import typer
 from pydantic import BaseModel
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -24,7 +25,9 @@ def emit(value: BaseModel, *tables: Table, as_json: bool) -> None:
 
 def build_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """Return a table of ``rows``."""
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")  # what is cut off cannot be copied
     for row in rows:
         table.add_row(*map(str, row))
     return table
@@ -40,3 +43,23 @@ def format_wei(amount: int) -> str:
     whole, rest = divmod(amount, _WEI_PER_ETHER)
     decimals = f"{rest:018}".rstrip("0")
     return f"{whole}.{decimals} ether" if decimals else f"{whole} ether"
+
+
+def build_progress() -> Progress:
+    """Return a bar for long work, on stderr."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def find_group(app: typer.Typer, name: str) -> typer.Typer:
+    """Return the group of commands called ``name``, to which another package adds its own."""
+    return next(
+        group.typer_instance
+        for group in app.registered_groups
+        if group.name == name and group.typer_instance is not None
+    )

@@ -42,10 +42,14 @@ class BlobStore:
             self._require_size(os.fstat(source.fileno()).st_size)
             return self.put_stream(source)
 
-    def put_stream(self, source: Readable) -> Cid:
-        """Keep what a buffered ``source`` gives and return its CID; memory use is one chunk."""
+    def put_stream(self, source: Readable, expected: Cid | None = None) -> Cid:
+        """Keep what ``source`` gives and return its CID; memory use is one chunk.
+
+        Raises InvalidBlob, keeping nothing, where the bytes do not hash to ``expected``."""
         with _report_full(), _open_incoming(self._root) as (incoming, path):
             cid = compute_chunks_cid(self._copy(source, incoming))
+            if expected not in (None, cid):
+                raise InvalidBlob(f"the bytes given for {expected} hash to {cid}")
             _publish(incoming, path, self._root / cid)
         return cid
 

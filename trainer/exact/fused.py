@@ -1,6 +1,6 @@
-"""The exact arithmetic in fused CPU kernels: the functions of ``torch_ops``, bit for bit, on CPU tensors.
+"""The exact arithmetic in fused kernels: the functions of ``torch_ops``, bit for bit, on CPU tensors.
 
-Each function plans its work, does it on ``threads`` threads and forgets the plan; an executor keeps plans instead.
+Each function plans its work, does it on ``threads`` threads and forgets the plan; an executor keeps plans.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from trainer.exact.fused_quantize import Form, plan_quantize
 from trainer.exact.fused_reduce import get_reduction, plan_reduce
 
 
-def run_map(  # noqa: PLR0913 - as in torch_ops
+def run_map(
     code: Sequence[MapOp],
     f32_constants: Sequence[int],
     i64_constants: Sequence[int],
@@ -48,7 +48,11 @@ def run_map(  # noqa: PLR0913 - as in torch_ops
 def run_quantize(x: Tensor, bits: int, q: Tensor, exponents: Tensor, threads: int = 1) -> None:
     """Quantize as ``torch_ops.run_quantize`` does."""
     form = Form.PLAIN_I32 if q.dtype == torch.int32 else Form.PLAIN_I16
-    _run(lambda *views: plan_quantize(x.shape, views[0], bits, form, *views[1:]), [x, q, exponents], threads)
+    _run(
+        lambda *views: plan_quantize(x.shape, views[0], bits, form, *views[1:]),
+        [x, q, exponents],
+        threads,
+    )
 
 
 def run_dot(  # noqa: PLR0913 - as in torch_ops
@@ -69,15 +73,18 @@ def run_dot(  # noqa: PLR0913 - as in torch_ops
         sizes = [size if stride else 1 for size, stride in zip(out.shape, q.stride(), strict=False)]
         stored = tuple(slice(size) for size in sizes)  # one row of those that a stride of 0 repeats
         digits = split_digits(q[stored].reshape(-1, q.shape[-1]), form, bits)
-        strides = tuple(prod(sizes[axis + 1 :]) if size > 1 else 0 for axis, size in enumerate(sizes))
+        strides = tuple(
+            prod(sizes[axis + 1 :]) if size > 1 else 0 for axis, size in enumerate(sizes)
+        )
         operands.append(Operand(digits, bits, Strided(entry, DTYPES[torch.int32], 0, strides)))
         rows.append(e[stored].reshape(-1).contiguous())
     target = Strided(3, DTYPES[out.dtype], 0, out.stride())
-    count = count_products(out.shape, *operands, target)
+    a, b = operands
+    count = count_products(out.shape, a, b, target)
     products = torch.empty(count, dtype=torch.int32 if carrier.name == "int8" else torch.float64)
     addresses = [0, *(x.data_ptr() for x in (*rows, out, products))]
     table = Table(np.array(addresses, dtype=np.int64), threads)
-    plan_dot(out.shape, *operands, target, products, 4, table)()
+    plan_dot(out.shape, a, b, target, products, 4, table)()
 
 
 def run_sum(x: Tensor, reduced: int, out: Tensor, threads: int = 1) -> None:
@@ -111,7 +118,7 @@ def run_gather(  # noqa: PLR0913 - as in torch_ops
     _run(plan, [index, source, out], threads)
 
 
-def run_scatter_add(  # noqa: PLR0913 - as in torch_ops
+def run_scatter_add(
     index: Tensor, x: Tensor, reduced: int, bound: int, out: Tensor, threads: int = 1
 ) -> None:
     """Add as ``torch_ops.run_scatter_add`` does."""
@@ -134,5 +141,7 @@ def run_random(key: int, c1: int, c2: int, c3: int, out: Tensor) -> None:
 
 
 def _run(plan: Callable[..., Work], tensors: Sequence[Tensor], threads: int) -> None:
-    views = [Strided(i, DTYPES[tensor.dtype], 0, tensor.stride()) for i, tensor in enumerate(tensors, 1)]
+    views = [
+        Strided(i, DTYPES[tensor.dtype], 0, tensor.stride()) for i, tensor in enumerate(tensors, 1)
+    ]
     run_now(plan(*views), [tensor.data_ptr() for tensor in tensors], threads)

@@ -36,7 +36,7 @@ _FORM_DTYPES = {
 
 
 class FusedBackend:
-    """Runs instructions on CPU tensors that ``bind`` names; quantized tensors are kept in the carrier's form."""
+    """Runs instructions on CPU tensors; quantized ones are kept in the form that the carrier takes."""
 
     def __init__(self, program: Program, carrier: str, threads: int) -> None:
         self._program = program
@@ -91,7 +91,9 @@ class FusedBackend:
         kind = self._program.tensors[tensor].type
         if exponents is None:
             return elements.view(-1), None
-        return join_digits(elements, get_form(self._carrier, kind.bits), kind.bits).view(-1), exponents
+        return join_digits(elements, get_form(self._carrier, kind.bits), kind.bits).view(
+            -1
+        ), exponents
 
     def _view(self, view: View) -> Strided:
         dtype = self._program.tensors[view.tensor].type.dtype
@@ -130,7 +132,9 @@ class FusedBackend:
         assert digits is not None
         return Operand(digits, self._program.tensors[view.tensor].type.bits, self._view_rows(view))
 
-    def _get_dot(self, instruction: Instruction) -> tuple[tuple[int, ...], Operand, Operand, Strided]:
+    def _get_dot(
+        self, instruction: Instruction
+    ) -> tuple[tuple[int, ...], Operand, Operand, Strided]:
         a, b = (self._get_operand(view) for view in instruction.operands)
         out = self._view(instruction.outputs[0])
         out = Strided(out.entry, out.dtype, out.offset, out.strides[:-1])
@@ -139,7 +143,9 @@ class FusedBackend:
     def _reserve_products(self, instructions: Sequence[Instruction]) -> None:
         dots = [self._get_dot(x) for x in instructions if x.kind is Kind.DOT]
         dtype = torch.int32 if self._carrier == "int8" else torch.float64
-        self._products = torch.empty(max([count_products(*dot) for dot in dots], default=1), dtype=dtype)
+        self._products = torch.empty(
+            max([count_products(*dot) for dot in dots], default=1), dtype=dtype
+        )
         self._table.addresses[_PRODUCTS] = self._products.data_ptr()
 
     def _prepare_dot(self, instruction: Instruction) -> Callable[[], object]:

@@ -13,6 +13,7 @@ from trainer.exact.fused_native import (
     NEXT_CHUNK,
     TABLE,
     Strided,
+    Word,
     Work,
     add_atomically,
     as_f32,
@@ -41,7 +42,7 @@ MASK_32: Final = 0xFFFFFFFF
 
 
 @compile_function
-def _get_scale(exponent: int, bits: int) -> float:
+def _get_scale(exponent: Word, bits: Word) -> Word:
     """Return 2^(exponent - bits + 1), or NaN for poison."""
     if exponent == POISON_EXPONENT:
         return as_f32(CANONICAL_NAN)
@@ -49,7 +50,9 @@ def _get_scale(exponent: int, bits: int) -> float:
 
 
 @compile_function
-def _sum_digit_products(p: int, wide: int, row_step: int, digits_a: int, digits_b: int, digit_bits: int) -> int:
+def _sum_digit_products(
+    p: Word, wide: Word, row_step: Word, digits_a: Word, digits_b: Word, digit_bits: Word
+) -> Word:
     """Return the integer whose digit products lie at ``p`` (any number of digits)."""
     total = 0
     for i in range(digits_a):
@@ -61,19 +64,33 @@ def _sum_digit_products(p: int, wide: int, row_step: int, digits_a: int, digits_
 
 
 @compile_function
-def _combine_row(args: int, p: int, scale_a: float, eb: int, out: int) -> None:
+def _combine_row(args: Word, p: Word, scale_a: Word, eb: Word, out: Word) -> None:
     head = i64_at(args)
     columns, wide, p_step, row_step = head[_COLUMNS], head[_P_WIDE], head[_P_STEP], head[_ROW_STEP]
     eb_step, out_step, bits_b = head[_EB_STEP], head[_OUT_STEP], head[_BITS_B]
     digits_a, digits_b, digit_bits = head[_DIGITS_A], head[_DIGITS_B], head[_DIGIT_BITS]
-    if wide == 0 and digits_a == 2 and digits_b == 2 and p_step == 2 and eb_step == 1 and out_step == 1:
+    if (
+        wide == 0
+        and digits_a == 2
+        and digits_b == 2
+        and p_step == 2
+        and eb_step == 1
+        and out_step == 1
+    ):
         high, low = i64_at(p), i64_at(p + 4 * row_step)  # a pair of i32 products in each word
         for n in range(columns):
             cross = (high[n] >> 32) + ((low[n] << 32) >> 32)
             total = (((high[n] << 32) >> 32) << 16) + (cross << 8) + (low[n] >> 32)
             y = np.float32(np.float32(total) * scale_a)
             f32_at(out)[n] = canonical(y * _get_scale(i32_at(eb)[n], bits_b))
-    elif wide != 0 and digits_a == 1 and digits_b == 1 and p_step == 1 and eb_step == 1 and out_step == 1:
+    elif (
+        wide != 0
+        and digits_a == 1
+        and digits_b == 1
+        and p_step == 1
+        and eb_step == 1
+        and out_step == 1
+    ):
         for n in range(columns):
             whole = f64_at(p)[n] + 0.0  # a sum of 0 * -1 alone is -0, no integer
             y = np.float32(np.float32(whole) * scale_a)
@@ -81,14 +98,21 @@ def _combine_row(args: int, p: int, scale_a: float, eb: int, out: int) -> None:
     else:
         size = 8 if wide != 0 else 4
         for n in range(columns):
-            total = _sum_digit_products(p + n * p_step * size, wide, row_step, digits_a, digits_b, digit_bits)
+            total = _sum_digit_products(
+                p + n * p_step * size, wide, row_step, digits_a, digits_b, digit_bits
+            )
             y = np.float32(np.float32(total) * scale_a)
             f32_at(out)[n * out_step] = canonical(y * _get_scale(i32_at(eb)[n * eb_step], bits_b))
 
 
-def _run_combine(args: int) -> None:
+def _run_combine(args: Word) -> None:
     head = i64_at(args)
-    table, span, rank, sizes = i64_at(head[TABLE]), head[_ROWS_PER_CHUNK], head[_RANK], args + 8 * _BODY
+    table, span, rank, sizes = (
+        i64_at(head[TABLE]),
+        head[_ROWS_PER_CHUNK],
+        head[_RANK],
+        args + 8 * _BODY,
+    )
     size = 8 if head[_P_WIDE] != 0 else 4
     ea, eb = table[head[_EA]] + head[_EA_OFFSET], table[head[_EB]] + head[_EB_OFFSET]
     out = table[head[_OUT]] + head[_OUT_OFFSET]
@@ -116,10 +140,11 @@ def plan_combine(  # noqa: PLR0913 - two operands, their products and the result
     bits: tuple[int, int],
     out: Strided,
 ) -> Work:
-    """Return the work of combining ``products`` into ``out``, a view of ``shape``, whose last axis is one of columns.
+    """Return the work of combining ``products`` into ``out``, a view of ``shape``.
 
-    ``products`` (i32, or i64 standing for binary64) is strided by element, of which each has ``digits[0]`` rows
-    ``row_step`` apart of ``digits[1]`` words; a digit is ``digits[2]`` bits wide."""
+    The last axis is one of columns. ``products`` (i32, or i64 that stand for binary64) is strided by
+    element; each has ``digits[0]`` rows, ``row_step`` apart, of ``digits[1]`` words; a digit has
+    ``digits[2]`` bits."""
     views = [products, *exponents, out]
     sizes, strides = collapse_axes(shape[:-1], [view.strides[:-1] for view in views])
     rows, columns = int(np.prod(sizes)), shape[-1]

@@ -1,5 +1,7 @@
 """Indexed reads, exact indexed sums and random words."""
 
+# ruff: noqa: C901, PLR0913, PLR1714, SIM109 - kernels take addresses, not objects
+
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,6 +18,7 @@ from trainer.exact.fused_native import (
     SCRATCH_BYTES,
     TABLE,
     Strided,
+    Word,
     Work,
     add_atomically,
     canonical,
@@ -43,7 +46,7 @@ ROUNDS: Final = 10
 
 
 @compile_function
-def _read_index(memory: int, dtype: int, at: int, bound: int) -> int:
+def _read_index(memory: Word, dtype: Word, at: Word, bound: Word) -> Word:
     if dtype == I64:
         index = i64_at(memory)[at]
     elif dtype == I32:
@@ -56,13 +59,17 @@ def _read_index(memory: int, dtype: int, at: int, bound: int) -> int:
 
 
 # Gather: arguments after the head
-_INDEX, _INDEX_OFFSET, _INDEX_DTYPE, _SOURCE, _SOURCE_OFFSET, _OUT, _OUT_OFFSET = range(HEAD, HEAD + 7)
+_INDEX, _INDEX_OFFSET, _INDEX_DTYPE, _SOURCE, _SOURCE_OFFSET, _OUT, _OUT_OFFSET = range(
+    HEAD, HEAD + 7
+)
 _DTYPE, _BOUND, _INDEX_STRIDE, _TOTAL, _RUNS_PER_CHUNK, _RANK = range(HEAD + 7, HEAD + 13)
 _BODY: Final = HEAD + 13  # sizes, then strides of index, source and out
 
 
 @compile_function
-def _copy_run(source: int, source_step: int, target: int, target_step: int, count: int, dtype: int) -> None:
+def _copy_run(
+    source: Word, source_step: Word, target: Word, target_step: Word, count: Word, dtype: Word
+) -> None:
     if dtype == F32:
         for i in range(count):
             f32_at(target)[i * target_step] = canonical(f32_at(source)[i * source_step])
@@ -81,7 +88,7 @@ def _copy_run(source: int, source_step: int, target: int, target_step: int, coun
 
 
 @compile_function
-def _gather_run(args: int, index: int, at: int, source: int, target: int) -> None:
+def _gather_run(args: Word, index: Word, at: Word, source: Word, target: Word) -> None:
     """Gather along the last axis, from the element ``at`` of the index on."""
     head = i64_at(args)
     rank, sizes, dtype = head[_RANK], args + 8 * _BODY, head[_DTYPE]
@@ -98,9 +105,14 @@ def _gather_run(args: int, index: int, at: int, source: int, target: int) -> Non
         _copy_run(place + i * source_step * width, 0, target + i * target_step * width, 0, 1, dtype)
 
 
-def _run_gather(args: int) -> None:
+def _run_gather(args: Word) -> None:
     head = i64_at(args)
-    table, rank, sizes, span = i64_at(head[TABLE]), head[_RANK], args + 8 * _BODY, head[_RUNS_PER_CHUNK]
+    table, rank, sizes, span = (
+        i64_at(head[TABLE]),
+        head[_RANK],
+        args + 8 * _BODY,
+        head[_RUNS_PER_CHUNK],
+    )
     dtype, inner = head[_DTYPE], i64_at(sizes)[rank - 1]
     width = 8 if dtype == I64 else 4 if dtype == F32 or dtype == I32 else 2 if dtype == I16 else 1
     index = table[head[_INDEX]]
@@ -110,17 +122,30 @@ def _run_gather(args: int) -> None:
         chunk = add_atomically(args + 8 * NEXT_CHUNK, 1)
         if chunk >= head[CHUNKS]:
             return
-        for start in range(chunk * span * inner, min((chunk + 1) * span * inner, head[_TOTAL]), inner):
+        for start in range(
+            chunk * span * inner, min((chunk + 1) * span * inner, head[_TOTAL]), inner
+        ):
             at = head[_INDEX_OFFSET] + find_row(start, rank, sizes, sizes + 8 * rank)
             source_at = source + width * find_row(start, rank, sizes, sizes + 16 * rank)
-            _gather_run(args, index, at, source_at, out + width * find_row(start, rank, sizes, sizes + 24 * rank))
+            _gather_run(
+                args,
+                index,
+                at,
+                source_at,
+                out + width * find_row(start, rank, sizes, sizes + 24 * rank),
+            )
 
 
 get_gather_kernel: Final = compile_kernel(_run_gather)
 
 
-def plan_gather(  # noqa: PLR0913 - the parts of an instruction
-    shape: Sequence[int], index: Strided, source: Strided, bound: int, index_stride: int, out: Strided
+def plan_gather(
+    shape: Sequence[int],
+    index: Strided,
+    source: Strided,
+    bound: int,
+    index_stride: int,
+    out: Strided,
 ) -> Work:
     """Return the work of reading ``source[view + clamp(index) * index_stride]`` into ``out``."""
     views = [index, source, out]
@@ -128,7 +153,15 @@ def plan_gather(  # noqa: PLR0913 - the parts of an instruction
     total = int(np.prod(sizes))
     span = max(1, CHUNK_ELEMENTS // sizes[-1])
     arguments = [
-        *(index.entry, index.offset, int(index.dtype), source.entry, source.offset, out.entry, out.offset),
+        *(
+            index.entry,
+            index.offset,
+            int(index.dtype),
+            source.entry,
+            source.offset,
+            out.entry,
+            out.offset,
+        ),
         *(int(out.dtype), bound, index_stride, total, span, len(sizes), *sizes),
         *(stride for view in strides for stride in view),
     ]
@@ -136,13 +169,19 @@ def plan_gather(  # noqa: PLR0913 - the parts of an instruction
 
 
 # Scatter: arguments after the head
-_X, _X_OFFSET, _S_INDEX, _S_INDEX_OFFSET, _S_INDEX_DTYPE, _S_OUT, _S_OUT_OFFSET = range(HEAD, HEAD + 7)
+_X, _X_OFFSET, _S_INDEX, _S_INDEX_OFFSET, _S_INDEX_DTYPE, _S_OUT, _S_OUT_OFFSET = range(
+    HEAD, HEAD + 7
+)
 _S_BOUND, _COLUMNS, _ROWS, _STRIP, _COLUMN_RANK, _ROW_RANK = range(HEAD + 7, HEAD + 13)
-_S_BODY: Final = HEAD + 13  # sizes of the columns' axes, strides of x and index; the same of the rows
+_S_BODY: Final = (
+    HEAD + 13
+)  # sizes of the columns' axes, strides of x and index; the same of the rows
 
 
 @compile_function
-def _scatter_strip(args: int, x: int, index: int, at: int, out: int, count: int, scratch: int) -> None:
+def _scatter_strip(
+    args: Word, x: Word, index: Word, at: Word, out: Word, count: Word, scratch: Word
+) -> None:
     """Sum ``count`` columns: ``x`` is the first row's first element, ``at`` its index's place."""
     head = i64_at(args)
     columns, bound, dtype = head[_COLUMNS], head[_S_BOUND], head[_S_INDEX_DTYPE]
@@ -174,7 +213,7 @@ def _scatter_strip(args: int, x: int, index: int, at: int, out: int, count: int,
             f32_at(out)[target * columns + i] = finish_sum(totals[target * count + i], exponents[i])
 
 
-def _run_scatter(args: int) -> None:
+def _run_scatter(args: Word) -> None:
     head = i64_at(args)
     table, columns, strip = i64_at(head[TABLE]), head[_COLUMNS], head[_STRIP]
     scratch = table[SCRATCH] + add_atomically(args + 8 * NEXT_THREAD, 1) * head[SCRATCH_BYTES]
@@ -187,7 +226,9 @@ def _run_scatter(args: int) -> None:
         column, end = chunk * strip, min((chunk + 1) * strip, columns)
         while column < end:
             count = min(end - column, inner - column % inner)
-            x = table[head[_X]] + 4 * (head[_X_OFFSET] + find_row(column, rank, sizes, sizes + 8 * rank))
+            x = table[head[_X]] + 4 * (
+                head[_X_OFFSET] + find_row(column, rank, sizes, sizes + 8 * rank)
+            )
             at = head[_S_INDEX_OFFSET] + find_row(column, rank, sizes, sizes + 16 * rank)
             out = table[head[_S_OUT]] + 4 * (head[_S_OUT_OFFSET] + column)
             _scatter_strip(args, x, table[head[_S_INDEX]], at, out, count, scratch)
@@ -197,12 +238,14 @@ def _run_scatter(args: int) -> None:
 get_scatter_kernel: Final = compile_kernel(_run_scatter)
 
 
-def plan_scatter_add(  # noqa: PLR0913 - the parts of an instruction
+def plan_scatter_add(
     shape: Sequence[int], reduced: int, index: Strided, x: Strided, bound: int, out: Strided
 ) -> Work:
     """Return the work of adding rows of ``x`` to the dense ``out`` at ``index``."""
     sizes, strides = collapse_axes(shape[reduced:], [x.strides[reduced:], index.strides[reduced:]])
-    row_sizes, row_strides = collapse_axes(shape[:reduced], [x.strides[:reduced], index.strides[:reduced]])
+    row_sizes, row_strides = collapse_axes(
+        shape[:reduced], [x.strides[:reduced], index.strides[:reduced]]
+    )
     columns, rows = int(np.prod(sizes)), int(np.prod(row_sizes))
     strip = max(MIN_STRIP, min(STRIP, STRIP_ELEMENTS // bound, -(-columns // 4)))
     arguments = [
@@ -211,7 +254,9 @@ def plan_scatter_add(  # noqa: PLR0913 - the parts of an instruction
         *(*sizes, *strides[0], *strides[1], *row_sizes, *row_strides[0], *row_strides[1]),
     ]
     scratch = 8 * strip * (bound + 1)
-    return Work(get_scatter_kernel(), arguments, -(-columns // strip), scratch, 4 * columns * (rows + bound))
+    return Work(
+        get_scatter_kernel(), arguments, -(-columns // strip), scratch, 4 * columns * (rows + bound)
+    )
 
 
 # Random: arguments after the head
@@ -219,7 +264,7 @@ _R_OUT, _R_OUT_OFFSET, _COUNT = range(HEAD, HEAD + 3)
 _SCALARS: Final = HEAD + 3  # entry and offset of key, c1, c2, c3
 
 
-def _run_random(args: int) -> None:
+def _run_random(args: Word) -> None:
     head = i64_at(args)
     table, count = i64_at(head[TABLE]), head[_COUNT]
     out = i64_at(table[head[_R_OUT]] + 8 * head[_R_OUT_OFFSET])

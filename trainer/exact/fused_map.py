@@ -1,12 +1,14 @@
-"""Maps as a vectorized interpreter: one compiled kernel evaluates any code, a block of elements for each operation.
+"""Maps as a vectorized interpreter: one compiled kernel evaluates any code, a block of elements at a time.
 
-A register is a block of scratch memory that stays in the first-level cache, or the operand's own memory where that is
-contiguous. Every result is stored before it is read, so nothing can contract.
+A register is a block of scratch memory that stays in the first-level cache, or the operand's own memory where
+that is contiguous. Every result is stored before it is read, so nothing can contract.
 """
+
+# ruff: noqa: C901, PLR0913, PLR1714, SIM109, FBT003 - kernels take addresses, not objects
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -21,222 +23,71 @@ from trainer.exact.fused_native import (
     SCRATCH_BYTES,
     TABLE,
     Strided,
+    Word,
     Work,
     add_atomically,
-    as_bits,
-    as_f32,
-    canonical,
     collapse_axes,
     compile_function,
     compile_kernel,
-    f32_at,
-    i16_at,
     i32_at,
     i64_at,
-    round_even,
-    square_root,
-    u8_at,
+)
+from trainer.exact.fused_registers import (
+    BLOCK,
+    F32,
+    I64,
+    evaluate_conversion,
+    evaluate_float,
+    evaluate_integer,
+    get_size,
+    load_run,
+    store_run,
 )
 
-BLOCK: Final = 512  # elements
-F32_SLOT: Final = 4 * BLOCK + 64  # bytes; the padding keeps slots from sharing their low address bits
+F32_SLOT: Final = (
+    4 * BLOCK + 64
+)  # bytes; the padding keeps slots from sharing their low address bits
 I64_SLOT: Final = 8 * BLOCK + 64
 BLOCKS_PER_CHUNK: Final = 8
 
-U8, I16, I32, I64, F32 = (int(dtype) for dtype in Dtype)
+_LAST_FLOAT, _LAST_CONVERSION = int(Op.ABS), int(Op.FROM_BITS)
 CONSTANT, CONTIGUOUS, GENERAL = range(3)  # how an operand moves through the iteration
 
 # Arguments after the head
-_TOTAL, _BLOCKS_PER_CHUNK, _REGISTERS, _CONSTANTS, _LOADS, _OPS, _STORES, _RANK = range(HEAD, HEAD + 8)
-_BODY: Final = HEAD + 8  # then the iteration's sizes, homes of registers, constants, loads, operations, stores
+_TOTAL, _BLOCKS_PER_CHUNK, _REGISTERS, _CONSTANTS, _LOADS, _OPS, _STORES, _RANK = range(
+    HEAD, HEAD + 8
+)
+_BODY: Final = (
+    HEAD + 8
+)  # then the iteration's sizes, homes of registers, constants, loads, operations, stores
 _CONSTANT_WORDS: Final = 3  # register, is f32, value
 _OP_WORDS: Final = 5  # opcode, registers of the result and the operands
-_VIEW_WORDS: Final = 5  # entry, offset in bytes, dtype, register, how it moves; then a stride for each axis
-
-ADD, SUB, MUL, DIV = int(Op.ADD), int(Op.SUB), int(Op.MUL), int(Op.DIV)
-SQRT, NEG, ABS = int(Op.SQRT), int(Op.NEG), int(Op.ABS)
-LT, LE, EQ, SELECT = int(Op.LT), int(Op.LE), int(Op.EQ), int(Op.SELECT)
-TO_INT, FROM_INT, BITS, FROM_BITS = int(Op.TO_INT), int(Op.FROM_INT), int(Op.BITS), int(Op.FROM_BITS)
-IADD, ISUB, IMUL, IDIV = int(Op.IADD), int(Op.ISUB), int(Op.IMUL), int(Op.IDIV)
-IAND, IOR, IXOR, SHL, SHR = int(Op.IAND), int(Op.IOR), int(Op.IXOR), int(Op.SHL), int(Op.SHR)
-ILT, IEQ, ISELECT = int(Op.ILT), int(Op.IEQ), int(Op.ISELECT)
-
-ZERO: Final = np.float32(0)
-TWO_63: Final = np.float32(2.0**63)
-MAX_I64: Final = np.int64(2**63 - 1)
-MIN_I64: Final = np.int64(-(2**63))
+_VIEW_WORDS: Final = (
+    5  # entry, offset in bytes, dtype, register, how it moves; then a stride for each axis
+)
 
 
 @compile_function
-def _evaluate_float(op: int, d: int, a: int, b: int) -> None:
-    y, x, z = f32_at(d), f32_at(a), f32_at(b)
-    yb, xb = i32_at(d), i32_at(a)
-    if op == ADD:
-        for i in range(BLOCK):
-            y[i] = x[i] + z[i]
-    elif op == SUB:
-        for i in range(BLOCK):
-            y[i] = x[i] - z[i]
-    elif op == MUL:
-        for i in range(BLOCK):
-            y[i] = x[i] * z[i]
-    elif op == DIV:
-        for i in range(BLOCK):
-            y[i] = x[i] / z[i]
-    elif op == SQRT:
-        for i in range(BLOCK):
-            y[i] = square_root(x[i])
-    elif op == NEG:
-        for i in range(BLOCK):
-            yb[i] = xb[i] ^ np.int32(-0x80000000)
-    elif op == ABS:
-        for i in range(BLOCK):
-            yb[i] = xb[i] & np.int32(0x7FFFFFFF)
-
-
-@compile_function
-def _evaluate_conversion(op: int, d: int, a: int, b: int, c: int) -> None:
-    if op == LT:
-        for i in range(BLOCK):
-            i64_at(d)[i] = 1 if f32_at(a)[i] < f32_at(b)[i] else 0
-    elif op == LE:
-        for i in range(BLOCK):
-            i64_at(d)[i] = 1 if f32_at(a)[i] <= f32_at(b)[i] else 0
-    elif op == EQ:
-        for i in range(BLOCK):
-            i64_at(d)[i] = 1 if f32_at(a)[i] == f32_at(b)[i] else 0
-    elif op == SELECT:
-        for i in range(BLOCK):
-            yes, no = i32_at(b)[i], i32_at(c)[i]
-            i32_at(d)[i] = yes if i64_at(a)[i] != 0 else no
-    elif op == TO_INT:
-        for i in range(BLOCK):
-            x = round_even(f32_at(a)[i])
-            inside = (x >= -TWO_63) & (x < TWO_63)
-            y = np.int64(x if inside else ZERO)
-            y = MAX_I64 if x >= TWO_63 else y
-            i64_at(d)[i] = MIN_I64 if x < -TWO_63 else y
-    elif op == FROM_INT:
-        for i in range(BLOCK):
-            f32_at(d)[i] = np.float32(i64_at(a)[i])
-    elif op == BITS:
-        for i in range(BLOCK):
-            i64_at(d)[i] = np.int64(as_bits(canonical(f32_at(a)[i])))
-    elif op == FROM_BITS:
-        for i in range(BLOCK):
-            f32_at(d)[i] = as_f32(np.int32(i64_at(a)[i]))
-
-
-@compile_function
-def _evaluate_integer(op: int, d: int, a: int, b: int, c: int) -> None:
-    y, x, z = i64_at(d), i64_at(a), i64_at(b)
-    if op == IADD:
-        for i in range(BLOCK):
-            y[i] = x[i] + z[i]
-    elif op == ISUB:
-        for i in range(BLOCK):
-            y[i] = x[i] - z[i]
-    elif op == IMUL:
-        for i in range(BLOCK):
-            y[i] = x[i] * z[i]
-    elif op == IDIV:
-        for i in range(BLOCK):
-            y[i] = x[i] // z[i] if z[i] > 0 else 0
-    elif op == IAND:
-        for i in range(BLOCK):
-            y[i] = x[i] & z[i]
-    elif op == IOR:
-        for i in range(BLOCK):
-            y[i] = x[i] | z[i]
-    elif op == IXOR:
-        for i in range(BLOCK):
-            y[i] = x[i] ^ z[i]
-    elif op == SHL:
-        for i in range(BLOCK):
-            y[i] = x[i] << (z[i] & 63)
-    elif op == SHR:
-        for i in range(BLOCK):
-            y[i] = x[i] >> (z[i] & 63)
-    elif op == ILT:
-        for i in range(BLOCK):
-            y[i] = 1 if x[i] < z[i] else 0
-    elif op == IEQ:
-        for i in range(BLOCK):
-            y[i] = 1 if x[i] == z[i] else 0
-    elif op == ISELECT:
-        for i in range(BLOCK):
-            yes, no = z[i], i64_at(c)[i]
-            y[i] = yes if x[i] != 0 else no
-
-
-@compile_function
-def _load_run(d: int, source: int, dtype: int, step: int, count: int) -> None:
-    """Load ``count`` elements, ``step`` apart, into a register."""
-    if dtype == F32:
-        if step == 1:
-            for i in range(count):
-                i32_at(d)[i] = i32_at(source)[i]
-        elif step == 0:
-            value = i32_at(source)[0]
-            for i in range(count):
-                i32_at(d)[i] = value
-        else:
-            for i in range(count):
-                i32_at(d)[i] = i32_at(source)[i * step]
-    elif dtype == I64:
-        for i in range(count):
-            i64_at(d)[i] = i64_at(source)[i * step]
-    elif dtype == I32:
-        for i in range(count):
-            i64_at(d)[i] = i32_at(source)[i * step]
-    elif dtype == I16:
-        for i in range(count):
-            i64_at(d)[i] = i16_at(source)[i * step]
-    else:
-        for i in range(count):
-            i64_at(d)[i] = u8_at(source)[i * step]
-
-
-@compile_function
-def _store_run(target: int, s: int, dtype: int, step: int, count: int) -> None:
-    """Store ``count`` elements of a register, ``step`` apart."""
-    if dtype == F32:
-        if step == 1:
-            for i in range(count):
-                f32_at(target)[i] = canonical(f32_at(s)[i])
-        else:
-            for i in range(count):
-                f32_at(target)[i * step] = canonical(f32_at(s)[i])
-    elif dtype == I64:
-        for i in range(count):
-            i64_at(target)[i * step] = i64_at(s)[i]
-    elif dtype == I32:
-        for i in range(count):
-            i32_at(target)[i * step] = np.int32(i64_at(s)[i])
-    elif dtype == I16:
-        for i in range(count):
-            i16_at(target)[i * step] = np.int16(i64_at(s)[i])
-    else:
-        for i in range(count):
-            u8_at(target)[i * step] = np.uint8(i64_at(s)[i])
-
-
-@compile_function
-def _get_size(dtype: int) -> int:
-    if dtype == F32 or dtype == I32:
-        return 4
-    if dtype == I64:
-        return 8
-    return 2 if dtype == I16 else 1
-
-
-@compile_function
-def _move(register: int, memory: int, view: int, sizes: int, index: int, start: int, count: int, storing: bool) -> None:
-    """Load or store the elements ``start`` to ``start + count`` of a strided view, run by run of its last axis.
+def _move(
+    register: Word,
+    memory: Word,
+    view: Word,
+    sizes: Word,
+    index: Word,
+    start: Word,
+    count: Word,
+    storing: Word,
+) -> None:
+    """Load or store ``count`` elements of a strided view from ``start`` on, run by run of its last axis.
 
     ``index`` is memory for the position in the iteration; the word before ``sizes`` is the rank."""
-    dtype, strides, shape, rank = i64_at(view)[2], i64_at(view + 8 * _VIEW_WORDS), i64_at(sizes), i64_at(sizes - 8)[0]
-    width, size, at = 4 if dtype == F32 else 8, _get_size(dtype), i64_at(index)
+    dtype, strides, shape, rank = (
+        i64_at(view)[2],
+        i64_at(view + 8 * _VIEW_WORDS),
+        i64_at(sizes),
+        i64_at(sizes - 8)[0],
+    )
+    width, size, at = 4 if dtype == F32 else 8, get_size(dtype), i64_at(index)
     rest, offset = start, 0
     for axis in range(rank - 1, -1, -1):
         at[axis] = rest % shape[axis]
@@ -247,9 +98,9 @@ def _move(register: int, memory: int, view: int, sizes: int, index: int, start: 
     while True:
         run = min(inner - column, count - done)
         if storing:
-            _store_run(memory + offset * size, register + done * width, dtype, step, run)
+            store_run(memory + offset * size, register + done * width, dtype, step, run)
         else:
-            _load_run(register + done * width, memory + offset * size, dtype, step, run)
+            load_run(register + done * width, memory + offset * size, dtype, step, run)
         done += run
         if done >= count:
             return
@@ -266,20 +117,35 @@ def _move(register: int, memory: int, view: int, sizes: int, index: int, start: 
 
 
 @compile_function
-def _load_block(view: int, table: int, registers: int, homes: int, sizes: int, index: int, start: int, count: int) -> None:
-    entry, offset, dtype, register, move = i64_at(view)[0], i64_at(view)[1], i64_at(view)[2], i64_at(view)[3], i64_at(view)[4]
+def _load_block(
+    view: Word,
+    table: Word,
+    registers: Word,
+    homes: Word,
+    sizes: Word,
+    index: Word,
+    start: Word,
+    count: Word,
+) -> None:
+    entry, offset, dtype, register, move = (
+        i64_at(view)[0],
+        i64_at(view)[1],
+        i64_at(view)[2],
+        i64_at(view)[3],
+        i64_at(view)[4],
+    )
     memory, home = i64_at(table)[entry] + offset, i64_at(homes)[register]
     i64_at(registers)[register] = home
     if move == CONTIGUOUS and count == BLOCK and (dtype == F32 or dtype == I64):
-        i64_at(registers)[register] = memory + start * _get_size(dtype)
+        i64_at(registers)[register] = memory + start * get_size(dtype)
     elif move == CONTIGUOUS:
-        _load_run(home, memory + start * _get_size(dtype), dtype, 1, count)
+        load_run(home, memory + start * get_size(dtype), dtype, 1, count)
     elif move == GENERAL:
         _move(home, memory, view, sizes, index, start, count, False)
 
 
 @compile_function
-def _fill_constants(args: int, table: int, homes: int, constants: int, loads: int) -> None:
+def _fill_constants(args: Word, table: Word, homes: Word, constants: Word, loads: Word) -> None:
     """Fill the registers that no block changes."""
     for k in range(i64_at(args)[_CONSTANTS]):
         constant = i64_at(constants + 8 * _CONSTANT_WORDS * k)
@@ -294,13 +160,15 @@ def _fill_constants(args: int, table: int, homes: int, constants: int, loads: in
         view = loads + 8 * words * k
         if i64_at(view)[4] == CONSTANT:
             memory = i64_at(table)[i64_at(view)[0]] + i64_at(view)[1]
-            _load_run(i64_at(homes)[i64_at(view)[3]], memory, i64_at(view)[2], 0, BLOCK)
+            load_run(i64_at(homes)[i64_at(view)[3]], memory, i64_at(view)[2], 0, BLOCK)
 
 
-def _run_map(args: int) -> None:
+def _run_map(args: Word) -> None:
     head = i64_at(args)
     table, rank, count = head[TABLE], head[_RANK], head[_REGISTERS]
-    scratch = i64_at(table)[SCRATCH] + add_atomically(args + 8 * NEXT_THREAD, 1) * head[SCRATCH_BYTES]
+    scratch = (
+        i64_at(table)[SCRATCH] + add_atomically(args + 8 * NEXT_THREAD, 1) * head[SCRATCH_BYTES]
+    )
     sizes = args + 8 * _BODY
     offsets = sizes + 8 * rank
     constants = offsets + 8 * count
@@ -326,12 +194,12 @@ def _run_map(args: int) -> None:
             for k in range(head[_OPS]):
                 op = i64_at(ops + 8 * _OP_WORDS * k)
                 code, d, a, b, c = op[0], r[op[1]], r[op[2]], r[op[3]], r[op[4]]
-                if code <= ABS:
-                    _evaluate_float(code, d, a, b)
-                elif code <= FROM_BITS:
-                    _evaluate_conversion(code, d, a, b, c)
+                if code <= _LAST_FLOAT:
+                    evaluate_float(code, d, a, b)
+                elif code <= _LAST_CONVERSION:
+                    evaluate_conversion(code, d, a, b, c)
                 else:
-                    _evaluate_integer(code, d, a, b, c)
+                    evaluate_integer(code, d, a, b, c)
             for k in range(head[_STORES]):
                 view = stores + 8 * words * k
                 memory = i64_at(table)[i64_at(view)[0]] + i64_at(view)[1]
@@ -348,7 +216,7 @@ class _Slots:
     size: int = 0
     free: dict[bool, list[int]] = field(default_factory=lambda: {True: [], False: []})
 
-    def take(self, is_f32: bool) -> int:
+    def take(self, *, is_f32: bool) -> int:
         if self.free[is_f32]:
             return self.free[is_f32].pop()
         self.size += F32_SLOT if is_f32 else I64_SLOT
@@ -370,17 +238,17 @@ def _place_registers(
 ) -> tuple[dict[int, int], int]:
     """Give every register that is used an offset in scratch memory; return them and the bytes they take."""
     slots = _Slots()
-    homes = {register: slots.take(is_f32[register]) for register in range(first)}
+    homes = {register: slots.take(is_f32=is_f32[register]) for register in range(first)}
     last = {source: j for j in kept for source in code[j][1:]}
-    for j in kept:
-        homes[first + j] = slots.take(is_f32[first + j])  # before its sources are freed: no operation is in place
+    for j in kept:  # a result's home is not yet free of its sources: no operation is in place
+        homes[first + j] = slots.take(is_f32=is_f32[first + j])
         for source in {*code[j][1:]}:
             if source >= first and last[source] == j and source not in roots:
                 slots.free[is_f32[source]].append(homes[source])
     return homes, slots.size
 
 
-def plan_map(  # noqa: PLR0913 - the parts of an instruction
+def plan_map(
     shape: Sequence[int],
     code: Sequence[MapOp],
     f32_constants: Sequence[int],
@@ -389,9 +257,13 @@ def plan_map(  # noqa: PLR0913 - the parts of an instruction
     outputs: Sequence[tuple[int, Strided]],
 ) -> Work:
     """Return the work of a map over views of ``shape``."""
-    order = sorted(range(len(shape)), key=lambda axis: -outputs[0][1].strides[axis])  # axes commute: write in order
+    order = sorted(
+        range(len(shape)), key=lambda axis: -outputs[0][1].strides[axis]
+    )  # axes commute: write in order
     views = [*operands, *(view for _, view in outputs)]
-    sizes, strides = collapse_axes([shape[i] for i in order], [[v.strides[i] for i in order] for v in views])
+    sizes, strides = collapse_axes(
+        [shape[i] for i in order], [[v.strides[i] for i in order] for v in views]
+    )
     first = len(operands) + len(f32_constants) + len(i64_constants)
     is_f32 = [view.dtype is Dtype.F32 for view in operands]
     is_f32 += [True] * len(f32_constants) + [False] * len(i64_constants)
@@ -416,14 +288,22 @@ def plan_map(  # noqa: PLR0913 - the parts of an instruction
     counts = [len(homes), len(constants) // _CONSTANT_WORDS, len(operands), len(kept), len(outputs)]
     scratch = 64 + 16 * len(homes) + 128 + size
     cost = total * (len(kept) + len(views))
-    return Work(get_map_kernel(), [total, span, *counts, len(sizes), *body], -(-blocks // span), scratch, cost)
+    return Work(
+        get_map_kernel(),
+        [total, span, *counts, len(sizes), *body],
+        -(-blocks // span),
+        scratch,
+        cost,
+    )
 
 
 def _wrap(value: int, bits: int) -> int:
     return (value + (1 << (bits - 1))) % (1 << bits) - (1 << (bits - 1))
 
 
-def _encode_view(view: Strided, register: int, sizes: Sequence[int], strides: Sequence[int]) -> list[int]:
+def _encode_view(
+    view: Strided, register: int, sizes: Sequence[int], strides: Sequence[int]
+) -> list[int]:
     dense = [int(np.prod(sizes[axis + 1 :])) for axis in range(len(sizes))]
     move = GENERAL
     if not any(strides):

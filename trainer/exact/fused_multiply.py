@@ -1,12 +1,13 @@
-"""Dots on torch's matrix products: every digit product of a pair of operands in one call, then one combining pass.
+"""Dots on torch's matrix products: all digit products of two operands in one call, then one combining pass.
 
-The digits of a row lie one after the other, so a row of m integers in d digits is d rows of a matrix, and the product of two such
-matrices holds all digit products of an element side by side. Large results are made a piece at a time, so that
-products are combined while they are still in the cache.
+The digits of a row lie one after the other, so a row of integers in d digits is d rows of a matrix, and the
+product of two such matrices holds all digit products of an element side by side. Large results are made a
+piece at a time, so that products are combined while they are still in the cache.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from math import prod
 from typing import Final
@@ -24,15 +25,16 @@ PIECE_BYTES: Final = 1 << 22  # of products made before they are combined
 Step = Callable[[], object]
 
 _I8_DIGIT_BITS: Final = 8
+_PROBED_SHAPES: Final = ((64, 64, 1024), (34, 130, 515), (2, 6, 32), (256, 64, 128), (32, 32, 8192))
 
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A quantized operand of a dot: its digits [rows, digits, K], and its view of them and of ``exponents`` by rows."""
+    """A quantized operand of a dot: ``digits`` [rows, digits, K], and the view of ``exponents`` by rows."""
 
     digits: Tensor
     bits: int
-    exponents: Strided  # its offset and strides count rows: those of the digits too
+    exponents: Strided  # the digits' view is the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,29 @@ class _Axes:
     def narrow(self, size: int) -> "_Axes":
         """Return these axes with the first cut to ``size``."""
         return _Axes((size, *self.sizes[1:]), self.a, self.b, self.out)
+
+
+@cache
+def is_int8_exact() -> bool:
+    """Tell whether this machine multiplies full-range digits exactly (CPUs before VNNI saturate silently)."""
+    for m, n, k in _PROBED_SHAPES:
+        extremes = torch.tensor([-128, 127]).repeat(m + n, k)[:, :k]
+        kinds = [
+            extremes,
+            extremes.flip(0),
+            torch.full_like(extremes, -128),
+            torch.full_like(extremes, 127),
+        ]
+        row = torch.arange(len(extremes)).unsqueeze(1) * 7919 % 5
+        column = torch.arange(k).unsqueeze(0)
+        digits = ((row * 31 + 1) * (column * 40503 + 77) * 2654435761 >> 13) % 256 - 128
+        for kind, values in enumerate(kinds):
+            digits = torch.where(row == kind, values[: len(digits)], digits)
+        x, y = digits[:m].to(torch.int8), digits[m : m + n].to(torch.int8)
+        expected = x.to(torch.float64) @ y.to(torch.float64).T
+        if not torch.equal(torch._int_mm(x, y.T).to(torch.float64), expected):
+            return False
+    return True
 
 
 def get_form(carrier: str, bits: int) -> Form:
@@ -87,12 +112,18 @@ def split_digits(q: Tensor, form: Form, bits: int) -> Tensor:
 
 
 def plan_dot(  # noqa: PLR0913 - two operands, the result, and memory for the products
-    shape: Sequence[int], a: Operand, b: Operand, out: Strided, products: Tensor, entry: int, table: Table
+    shape: Sequence[int],
+    a: Operand,
+    b: Operand,
+    out: Strided,
+    products: Tensor,
+    entry: int,
+    table: Table,
 ) -> Step:
-    """Return a function that contracts ``a`` and ``b`` over the views' ``shape`` (without the last axis) into ``out``.
+    """Return a function that contracts ``a`` and ``b`` into ``out``; ``shape`` lacks the contracted axis.
 
-    ``products`` is memory (i32, or f64 for a form of binary64) of at least ``count_products`` elements, entry ``entry``
-    of ``table``."""
+    ``products``, entry ``entry`` of ``table``, is memory for at least ``count_products`` i32 or f64 (as the
+    digits are)."""
     batch, rows, columns = _classify(shape, a.exponents.strides, b.exponents.strides, out.strides)
     outer = batch if batch.sizes else rows
     steps: list[Step] = []
@@ -133,7 +164,9 @@ def _run_all(steps: Sequence[Step]) -> None:
 def _shift(operand: Operand, rows: int) -> Operand:
     view = operand.exponents
     return Operand(
-        operand.digits, operand.bits, Strided(view.entry, view.dtype, view.offset + rows, view.strides)
+        operand.digits,
+        operand.bits,
+        Strided(view.entry, view.dtype, view.offset + rows, view.strides),
     )
 
 
@@ -151,15 +184,26 @@ def _classify(
     columns = [d for d in axes if shape[d] > 1 and a[d] == 0 and b[d] != 0]
     rows = [d for d in axes if shape[d] > 1 and b[d] == 0]
     batch = [d for d in axes if shape[d] > 1 and d not in columns and d not in rows]
-    return _collect(batch, shape, a, b, out), _collect(rows, shape, a, b, out, 1), _collect(columns, shape, a, b, out, 1)
+    return (
+        _collect(batch, shape, a, b, out),
+        _collect(rows, shape, a, b, out, 1),
+        _collect(columns, shape, a, b, out, 1),
+    )
 
 
-def _collect(  # noqa: PLR0913 - a class of axes of three views
-    axes: Sequence[int], shape: Sequence[int], a: Sequence[int], b: Sequence[int], out: Sequence[int], least: int = 0
+def _collect(
+    axes: Sequence[int],
+    shape: Sequence[int],
+    a: Sequence[int],
+    b: Sequence[int],
+    out: Sequence[int],
+    least: int = 0,
 ) -> _Axes:
     if len(axes) < least or not axes:
         return _Axes((1,) * least, (0,) * least, (0,) * least, (0,) * least)
-    sizes, strides = collapse_axes([shape[d] for d in axes], [[view[d] for d in axes] for view in (a, b, out)])
+    sizes, strides = collapse_axes(
+        [shape[d] for d in axes], [[view[d] for d in axes] for view in (a, b, out)]
+    )
     return _Axes(sizes, *strides)
 
 
@@ -204,7 +248,7 @@ def _restride(view: Strided, strides: tuple[int, ...]) -> Strided:
     return Strided(view.entry, view.dtype, view.offset, strides)
 
 
-def _multiply_each(  # noqa: PLR0913 - as plan_dot
+def _multiply_each(
     batch: _Axes, rows: _Axes, columns: _Axes, a: Operand, b: Operand, target: Tensor
 ) -> Iterator[Step]:
     """One integer product for each index of the batch."""
@@ -237,11 +281,13 @@ def _multiply_outer(x: Tensor, y: Tensor, *, out: Tensor) -> Tensor:
 def _view_matrix(
     digits: Tensor, offset: int, sizes: tuple[int, ...], strides: tuple[int, ...]
 ) -> tuple[Tensor, Step | None]:
-    """Return the matrix of the digits of the rows in a view, and how to fill it where it is not one in memory."""
+    """Return the matrix of a view's digits, and how to fill it where it is not one in memory."""
     count, length = digits.shape[1:]
     total = prod(sizes) * count
     if len(sizes) == 1 and (strides[0] == 1 or sizes[0] == 1):
-        return digits.as_strided((total, length), (length, 1), digits.storage_offset() + offset * count * length), None
+        return digits.as_strided(
+            (total, length), (length, 1), digits.storage_offset() + offset * count * length
+        ), None
     source = digits.as_strided(
         (*sizes, count, length),
         (*(s * count * length for s in strides), length, 1),
@@ -252,7 +298,7 @@ def _view_matrix(
     return matrix, lambda: target.copy_(source)
 
 
-def _multiply_wide(  # noqa: PLR0913 - as plan_dot
+def _multiply_wide(
     batch: _Axes, rows: _Axes, columns: _Axes, a: Operand, b: Operand, target: Tensor
 ) -> Iterator[Step]:
     """One batched product of binary64 integers, exact because every partial sum stays below 2^53."""

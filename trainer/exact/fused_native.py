@@ -1,25 +1,28 @@
-"""What the fused CPU kernels stand on: typed memory at addresses, bit casts, and launching on torch's threads.
+"""What the fused CPU kernels stand on: typed memory at addresses, bit casts, launching on torch's threads.
 
-A kernel is a C function of one argument, the address of its ``Launch`` arguments. It finds tensors through a table of
-addresses, so a prepared launch outlives the buffers it is pointed at. INVARIANT: numba neither contracts a multiplication
-and an addition nor reorders float operations (``fastmath`` off), so a kernel rounds where its source says.
+A kernel is a C function of the address of its arguments. It finds tensors through a table of addresses, so
+what is prepared outlives the buffers it is pointed at. INVARIANT: numba neither contracts a multiplication
+and an addition nor reorders float operations (``fastmath`` off): a kernel rounds where its source says.
 
-The kernels' code is cached beside the sources by numba (in NUMBA_CACHE_DIR if that is set; in the user's cache directory if
-the package is not writable). The cache of a kernel follows the file it is written in, and no other.
+Compiled kernels are cached under a digest of all sources named ``fused_*``: in NUMBA_CACHE_DIR if that is
+set, else beside the sources, or in ~/.cache/touchstone where those are not writable.
 """
 
+# ruff: noqa: ARG001 - an intrinsic's parameters are those of the function it defines
+
 import ctypes
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, Final
 
+import numba
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import cfunc, njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from llvmlite import ir  # type: ignore[import-untyped]  # it has no stubs
 
 from market.protocol.errors import NondeterministicEnvironment
 from market.protocol.tensors import Dtype
@@ -35,7 +38,7 @@ HEAD: Final = 5
 SCRATCH: Final = 0  # the table's entry for scratch memory
 
 TILE: Final = 16  # rows and columns of a block transposed in registers
-PARALLEL_COST: Final = 1 << 14  # element operations below which threads cost more than they save
+PARALLEL_COST: Final = 1 << 16  # element operations below which threads cost more than they save
 
 TORCH_DTYPES: Final = {
     Dtype.U8: torch.uint8,
@@ -46,8 +49,12 @@ TORCH_DTYPES: Final = {
 }
 DTYPES: Final = {dtype: kind for kind, dtype in TORCH_DTYPES.items()}
 
-compile_function: Final = njit(error_model="numpy", cache=True, nogil=True)
-compile_inlined: Final = njit(error_model="numpy", cache=True, nogil=True, inline="always")
+Word = Any  # inside kernels numbers have numba's types, of which mypy knows nothing
+Decorator = Callable[[Callable[..., Any]], Any]
+types: Any = numba.types
+config: Any = numba.config
+intrinsic: Decorator = numba.extending.intrinsic
+compile_function: Final[Decorator] = numba.njit(error_model="numpy")
 
 
 def _define_pointer(element: Any) -> Any:
@@ -76,10 +83,7 @@ def _define_float_function(name: str) -> Any:
     @intrinsic
     def function(_context: Any, value: Any) -> Any:
         def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            kind = ir.FunctionType(ir.FloatType(), [ir.FloatType()])
-            return builder.call(
-                cgutils.get_or_insert_function(builder.module, kind, name), arguments
-            )
+            return builder.call(builder.module.declare_intrinsic(name, [ir.FloatType()]), arguments)
 
         return types.float32(types.float32), generate
 
@@ -95,8 +99,8 @@ f32_at: Final = _define_pointer(types.float32)
 f64_at: Final = _define_pointer(types.float64)
 as_bits: Final = _define_cast(types.float32, types.int32)
 as_f32: Final = _define_cast(types.int32, types.float32)
-round_even: Final = _define_float_function("llvm.rint.f32")
-square_root: Final = _define_float_function("llvm.sqrt.f32")
+round_even: Final = _define_float_function("llvm.rint")
+square_root: Final = _define_float_function("llvm.sqrt")
 
 
 @intrinsic
@@ -110,27 +114,45 @@ def add_atomically(_context: Any, address: Any, amount: Any) -> Any:
     return types.int64(types.int64, types.int64), generate
 
 
-@compile_inlined
+@compile_function
 def power_of_two(exponent: Any) -> Any:
     """Return 2^``exponent`` as binary32, for -126 <= ``exponent`` <= 127."""
     return as_f32(np.int32((exponent + 127) << 23))
 
 
-@compile_inlined
+@compile_function
 def canonical(x: Any) -> Any:
     """Return ``x``, or the one NaN that is stored."""
-    return as_f32(np.int32(0x7FC00000)) if x != x else x
+    return as_f32(np.int32(0x7FC00000)) if x != x else x  # noqa: PLR0124 - a NaN
 
 
 def compile_kernel(function: Callable[[int], None]) -> Callable[[], int]:
     """Return a function that compiles a kernel once and returns its address."""
-    # A closure keeps the compiled function alive as long as its address is used.
-    return cache(lambda: _compile(function).address)
+    return cache(lambda: int(_compile(function).address))
+
+
+@cache  # keeps what is compiled alive as long as its address may be called
+def _compile(function: Callable[[int], None]) -> Any:
+    before, config.CACHE_DIR = config.CACHE_DIR, str(_find_cache_directory())
+    try:
+        return numba.cfunc(types.void(types.int64), cache=True, error_model="numpy")(function)
+    finally:
+        config.CACHE_DIR = before
 
 
 @cache
-def _compile(function: Callable[[int], None]) -> Any:
-    return cfunc(types.void(types.int64), cache=True, error_model="numpy")(function)
+def _find_cache_directory() -> Path:
+    here = Path(__file__).parent
+    digest = sha256(
+        b"".join(path.read_bytes() for path in sorted(here.glob("fused_*.py")))
+    ).hexdigest()
+    if config.CACHE_DIR:
+        base = Path(config.CACHE_DIR)
+    elif os.access(here, os.W_OK):
+        base = here / "__pycache__"
+    else:
+        base = Path.home() / ".cache" / "touchstone"
+    return base / f"kernels-{digest[:16]}"
 
 
 _Kernel: Final = ctypes.CFUNCTYPE(None, ctypes.c_int64)
@@ -146,12 +168,12 @@ def _find_parallel() -> Callable[[int, int, int, int], None]:
         ) from None
     parallel.argtypes = (ctypes.c_int64, ctypes.c_int64, ctypes.c_uint, ctypes.c_uint)
     parallel.restype = None
-    return parallel  # type: ignore[no-any-return]  # ctypes functions have no signature
+    return parallel
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a kernel is to do: its address, arguments after the head, chunks, scratch bytes a thread, and rough cost."""
+    """What a kernel is to do; ``scratch`` is bytes for each thread, ``cost`` rough element operations."""
 
     kernel: int
     arguments: Sequence[int]
@@ -235,7 +257,9 @@ def collapse_axes(
 
 
 @intrinsic
-def transpose_tile(_context: Any, source: Any, source_step: Any, target: Any, target_step: Any) -> Any:
+def transpose_tile(
+    _context: Any, source: Any, source_step: Any, target: Any, target_step: Any
+) -> Any:
     """Write the transpose of 16 x 16 words at ``source`` to ``target``; steps between rows are in bytes."""
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:

@@ -1,9 +1,12 @@
-"""Quantizing in one pass over memory: a row's exponent and its integers, in the form that a carrier multiplies.
+"""Quantizing in one pass over memory: a row's exponent and integers, in the form that a carrier multiplies.
 
-A quantized tensor is kept as balanced digits of 8 bits (``DIGITS_I8``: [rows, digits, K], the highest digit first), as
-binary64 integers (``WHOLE_F64``), or, only for 24 bits, as two binary64 digits of 12 bits (``DIGITS_F64``). ``PLAIN`` is
-the protocol's own form. Rows that lie across memory are transposed, a tile at a time, on their way into the cache.
+A quantized tensor is kept as balanced digits of 8 bits (``DIGITS_I8``: [rows, digits, K], the highest digit
+first), as binary64 integers (``WHOLE_F64``), or, for 24 bits, as two binary64 digits of 12 bits
+(``DIGITS_F64``). ``PLAIN`` is the protocol's own form. Rows that lie across memory are transposed, a tile at
+a time, on their way into the cache.
 """
+
+# ruff: noqa: C901 - a kernel's branches are its forms
 
 from collections.abc import Sequence
 from enum import IntEnum
@@ -23,6 +26,7 @@ from trainer.exact.fused_native import (
     TABLE,
     TILE,
     Strided,
+    Word,
     Work,
     add_atomically,
     collapse_axes,
@@ -65,7 +69,7 @@ INFINITY_BITS: Final = np.int32(0x7F800000)
 
 
 @compile_function
-def get_exponent(largest: int, bump: int, floor: int) -> int:
+def get_exponent(largest: Word, bump: Word, floor: Word) -> Word:
     """Return the exponent of a group from the largest of its magnitudes' bits."""
     if largest >= 0x7F800000:
         return POISON_EXPONENT
@@ -73,7 +77,7 @@ def get_exponent(largest: int, bump: int, floor: int) -> int:
 
 
 @compile_function
-def find_row(row: int, rank: int, sizes: int, strides: int) -> int:
+def find_row(row: Word, rank: Word, sizes: Word, strides: Word) -> Word:
     """Return the offset of the flat index ``row``."""
     offset = 0
     for axis in range(rank - 1, -1, -1):
@@ -83,13 +87,15 @@ def find_row(row: int, rank: int, sizes: int, strides: int) -> int:
 
 
 @compile_function
-def _gather_row(source: int, step: int, length: int, target: int) -> None:
+def _gather_row(source: Word, step: Word, length: Word, target: Word) -> None:
     for k in range(length):
         i32_at(target)[k] = i32_at(source)[k * step]
 
 
 @compile_function
-def _transpose_rows(source: int, step: int, length: int, target: int, target_step: int) -> None:
+def _transpose_rows(
+    source: Word, step: Word, length: Word, target: Word, target_step: Word
+) -> None:
     """Write 16 rows that are neighbours in memory, whose elements are ``step`` apart, one after the other."""
     whole = length // TILE * TILE
     for k in range(0, whole, TILE):
@@ -100,7 +106,7 @@ def _transpose_rows(source: int, step: int, length: int, target: int, target_ste
 
 
 @compile_function
-def find_largest(row: int, length: int) -> int:
+def find_largest(row: Word, length: Word) -> Word:
     """Return the largest magnitude's bits in a contiguous row."""
     largest = np.int32(0)
     for k in range(length):
@@ -110,7 +116,7 @@ def find_largest(row: int, length: int) -> int:
 
 
 @compile_function
-def _write_digits(row: int, length: int, scale: float, bits: int, target: int) -> None:
+def _write_digits(row: Word, length: Word, scale: Word, bits: Word, target: Word) -> None:
     x = f32_at(row)
     if bits == 8:
         for k in range(length):
@@ -130,7 +136,7 @@ def _write_digits(row: int, length: int, scale: float, bits: int, target: int) -
 
 
 @compile_function
-def _write_row(row: int, length: int, scale: float, bits: int, form: int, target: int) -> None:
+def _write_row(row: Word, length: Word, scale: Word, bits: Word, form: Word, target: Word) -> None:
     x = f32_at(row)
     if form == DIGITS_I8:
         _write_digits(row, length, scale, bits, target)
@@ -152,7 +158,7 @@ def _write_row(row: int, length: int, scale: float, bits: int, form: int, target
 
 
 @compile_function
-def _quantize_row(args: int, table: int, row: int, source: int) -> None:
+def _quantize_row(args: Word, table: Word, row: Word, source: Word) -> None:
     head = i64_at(args)
     length, bits, row_bytes = head[_LENGTH], head[_BITS], head[_ROW_BYTES]
     exponent = get_exponent(find_largest(source, length), head[_BUMP], QUANTIZE_FLOOR)
@@ -165,10 +171,12 @@ def _quantize_row(args: int, table: int, row: int, source: int) -> None:
         _write_row(source, length, power_of_two(bits - 1 - exponent), bits, head[_FORM], target)
 
 
-def _run_quantize(args: int) -> None:
+def _run_quantize(args: Word) -> None:
     head = i64_at(args)
     table, length, step, span = head[TABLE], head[_LENGTH], head[_STEP], head[_ROWS_PER_CHUNK]
-    scratch = i64_at(table)[SCRATCH] + add_atomically(args + 8 * NEXT_THREAD, 1) * head[SCRATCH_BYTES]
+    scratch = (
+        i64_at(table)[SCRATCH] + add_atomically(args + 8 * NEXT_THREAD, 1) * head[SCRATCH_BYTES]
+    )
     rank, sizes = head[_RANK], args + 8 * _BODY
     strides = sizes + 8 * rank
     memory, target_step = i64_at(table)[head[_X]] + head[_X_OFFSET], 4 * length + 64
@@ -199,19 +207,22 @@ get_quantize_kernel: Final = compile_kernel(_run_quantize)
 
 def get_row_bytes(bits: int, form: Form, length: int) -> int:
     """Return the bytes of a row of ``length`` integers in ``form``."""
-    return length * {
-        Form.PLAIN_I16: 2,
-        Form.PLAIN_I32: 4,
-        Form.DIGITS_I8: I8_DIGITS[bits],
-        Form.WHOLE_F64: 8,
-        Form.DIGITS_F64: 16,
-    }[form]
+    return (
+        length
+        * {
+            Form.PLAIN_I16: 2,
+            Form.PLAIN_I32: 4,
+            Form.DIGITS_I8: I8_DIGITS[bits],
+            Form.WHOLE_F64: 8,
+            Form.DIGITS_F64: 16,
+        }[form]
+    )
 
 
-def plan_quantize(  # noqa: PLR0913 - the parts of an instruction
+def plan_quantize(
     shape: Sequence[int], x: Strided, bits: int, form: Form, q: Strided, exponents: Strided
 ) -> Work:
-    """Return the work of quantizing ``x``, a view of ``shape``, to dense ``q`` (in ``form``) and ``exponents``."""
+    """Return the work of quantizing ``x``, of ``shape``, to dense ``q`` (in ``form``) and ``exponents``."""
     length, step = shape[-1], x.strides[-1] if shape[-1] > 1 else 1
     sizes, (strides,) = collapse_axes(shape[:-1], [x.strides[:-1]])
     rows = int(np.prod(sizes))
@@ -220,8 +231,24 @@ def plan_quantize(  # noqa: PLR0913 - the parts of an instruction
         span = -(-span // TILE) * TILE
     row_bytes = get_row_bytes(bits, form, length)
     arguments = [
-        *(x.entry, x.offset * Dtype.F32.size, step, rows, length, bits, QUANTIZE_BUMPS[bits], int(form)),
-        *(q.entry, q.offset * row_bytes, row_bytes, exponents.entry, exponents.offset * Dtype.I32.size, span),
+        *(
+            x.entry,
+            x.offset * Dtype.F32.size,
+            step,
+            rows,
+            length,
+            bits,
+            QUANTIZE_BUMPS[bits],
+            int(form),
+        ),
+        *(
+            q.entry,
+            q.offset * row_bytes,
+            row_bytes,
+            exponents.entry,
+            exponents.offset * Dtype.I32.size,
+            span,
+        ),
         *(len(sizes), *sizes, *strides),
     ]
     scratch = TILE * (4 * length + 64) if step != 1 else 0

@@ -99,14 +99,20 @@ def _moments(to: Lowering, x: Value, axes: Sequence[int], divisor: float) -> tup
     return mean, to.builder.map(lambda t: t / divisor, spread)
 
 
-@RULES.register("var")
-def _var(
+@RULES.register("var_mean")
+def _var_mean(
     to: Lowering, x: Any, axes: Any = None, *, correction: float | None = 1, **_: Any
-) -> Value:
+) -> tuple[Value, Value]:
     value = to.cast(x, "f")
     found = _find_axes(value, axes)
     divisor = _count(value, found) - (1 if correction is None else correction)
-    return to.builder.reshape(_moments(to, value, found, divisor)[1], to.shape)
+    mean, variance = _moments(to, value, found, divisor)
+    return to.builder.reshape(variance, to.shape), to.builder.reshape(mean, to.shape)
+
+
+@RULES.register("var")
+def _var(to: Lowering, x: Any, axes: Any = None, **options: Any) -> Value:
+    return _var_mean(to, x, axes, **options)[0]
 
 
 @RULES.register("native_layer_norm")

@@ -6,17 +6,22 @@ under `make_fx`, which decomposes composite operators."""
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram, export
-from torch.export.graph_signature import InputKind, OutputKind
+from torch.export.graph_signature import InputKind
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from market.protocol.errors import UnsupportedOperator
+
+_MORE_DECOMPOSED: Final = (
+    *(torch.ops.aten.leaky_relu, torch.ops.aten.hardtanh),
+    torch.ops.aten.native_group_norm,
+)
 
 LossFunction = Callable[..., Tensor]
 
@@ -68,14 +73,6 @@ def _export(model: nn.Module, batch: tuple[Tensor, ...]) -> ExportedProgram:
             "torch.export cannot trace the model as one straight line; control flow that depends on "
             f"data has no lowering: {reason}"
         ) from error
-    if any(_is_in_place(node) for node in program.graph.nodes):
-        program = program.run_decompositions({})
-    for output in program.graph_signature.output_specs:
-        if output.kind is not OutputKind.USER_OUTPUT:
-            raise UnsupportedOperator(
-                f"the model changes its buffer {output.target} in the forward pass (as BatchNorm does "
-                "while training); only parameters have a next value"
-            )
     return program
 
 
@@ -138,14 +135,36 @@ def _differentiate(
         found = iter(torch.autograd.grad(loss.reshape(()), used, allow_unused=True))
         return (loss, *(next(found) if name in first else None for name in parameters))
 
+    graph = _trace_with_origins(joint, examples)
+    if any(_is_in_place(node) for node in graph.graph.nodes):
+        pure = torch.func.functionalize(fx.Interpreter(graph).run, remove="mutations")
+        graph = _trace_with_origins(pure, examples)
+        _require_no_changed_input(graph.graph, program)
+    graph.graph.eliminate_dead_code()
+    return graph.graph
+
+
+def _require_no_changed_input(graph: fx.Graph, program: ExportedProgram) -> None:
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    specs = dict(zip(placeholders, program.graph_signature.input_specs, strict=True))
+    for node in graph.nodes:
+        if _is_in_place(node):
+            changed = specs[node.args[0]]
+            raise UnsupportedOperator(
+                f"the model changes its buffer {changed.target} in the forward pass, as BatchNorm does "
+                "while training; only parameters have a next value"
+            )
+
+
+def _trace_with_origins(function: Callable[..., Any], examples: Sequence[Tensor]) -> fx.GraphModule:
+    """Return the decomposed graph of ``function``, whose nodes remember the modules they are from."""
     core: Any = torch._decomp.core_aten_decompositions()  # untyped
-    table = dict(core.items())
+    table = {**dict(core.items()), **torch._decomp.get_decompositions(_MORE_DECOMPOSED)}
     del table[torch.ops.aten.embedding_dense_backward.default]  # one scatter_add
     with fx.traceback.preserve_node_meta():
-        traced = make_fx(joint, decomposition_table=table, tracing_mode="fake")(*examples)
-    graph = traced.graph
-    graph.eliminate_dead_code()
-    return graph
+        traced = make_fx(function, decomposition_table=table, tracing_mode="fake")(*examples)
+    assert isinstance(traced, fx.GraphModule)
+    return traced
 
 
 def describe_origin(node: fx.Node) -> str:

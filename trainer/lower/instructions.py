@@ -130,11 +130,9 @@ def _reduce(builder: ProgramBuilder, kind: Kind, value: Value, axes: Sequence[in
     node = get_load(builder.to_lazy(permute(builder.store(value), [*kept, *axes])))
     shape = tuple(value.shape[axis] for axis in kept)
     out = dense(shape)
-    walks = [
-        align([node.layout, Layout((*out.axes, *((),) * len(axes)))], 0, len(kept)),
-        align([Layout(node.layout.axes[len(kept) :])], 0),
-    ]
-    first, last = walks
+    count = len(kept)
+    first = align([Layout(node.layout.axes[:count]), out])
+    last = align([Layout(node.layout.axes[count:])])
     assert first is not None
     assert last is not None
     if len(first.shape) + len(last.shape) > MAX_RANK:
@@ -157,9 +155,10 @@ def _reduce(builder: ProgramBuilder, kind: Kind, value: Value, axes: Sequence[in
 
 def reduce_sum(builder: ProgramBuilder, value: Value, axes: Sequence[int]) -> Lazy:
     """Return the exact sum over ``axes`` (kept with size 1); of integers and booleans an integer."""
-    if value.kind == "b":
-        value = builder.map(lambda x: x, value, kind="i")
-        value = builder.copy(builder.to_lazy(value))
+    if value.kind != "f":
+        stored = builder.store(builder.map(lambda x: x, value, kind="i"))
+        is_wide = builder.buffers[get_load(stored).source].dtype is Dtype.I64
+        value = stored if is_wide else builder.copy(stored)
     return _reduce(builder, Kind.SUM, value, axes)
 
 
@@ -168,9 +167,7 @@ def reduce_max(builder: ProgramBuilder, value: Value, axes: Sequence[int]) -> La
     return _reduce(builder, Kind.MAX, value, axes)
 
 
-def gather(
-    builder: ProgramBuilder, index: Value, source: Value, axis: int, *, dtype: Dtype = Dtype.F32
-) -> Lazy:
+def gather(builder: ProgramBuilder, index: Value, source: Value, axis: int) -> Lazy:
     """Return source[.., index[...], ..]: ``index`` counts along ``axis`` of ``source``.
 
     Both are broadcast to the result's shape, where ``source`` has size 1 along ``axis``."""
@@ -186,7 +183,7 @@ def gather(
     out = dense(shape)
     walk = align([chosen.layout.expand(shape), rest.expand(shape), out])
     assert walk is not None
-    result = builder.add_buffer(dtype, math.prod(shape))
+    result = builder.add_buffer(builder.buffers[node.source].dtype, math.prod(shape))
     settle(builder.buffers[result], walk.shape, walk.strides[2])
     operands = (
         View(chosen.source, chosen.layout.offset, walk.strides[0]),
@@ -262,7 +259,7 @@ def iota(builder: ProgramBuilder, count: int, start: int = 0, step: int = 1) -> 
 def literal(builder: ProgramBuilder, table: np.ndarray) -> Lazy:
     """Return an array as a value: a literal scalar, `iota`, or a `const` of what is not repeated."""
     kind = {"f": "f", "b": "b"}.get(table.dtype.kind, "i")
-    table = np.ascontiguousarray(table).astype(_TABLES[kind])
+    table = np.asarray(table, _TABLES[kind], order="C")
     if kind == "f":
         table = np.where(np.isnan(table), np.float32(np.nan), table)
     core = _drop_repeats(table)
@@ -289,7 +286,7 @@ def _drop_repeats(table: np.ndarray) -> np.ndarray:
         first = bits.take([0], axis=axis)
         if np.array_equal(np.broadcast_to(first, bits.shape), bits):
             bits = first
-    return np.ascontiguousarray(bits).view(table.dtype)
+    return np.asarray(bits, order="C").view(table.dtype)
 
 
 def _find_progression(values: np.ndarray) -> tuple[int, int] | None:

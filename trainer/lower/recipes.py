@@ -213,8 +213,15 @@ def sign(x: Expr) -> Expr:
     return select(x < 0.0, -1.0, select(lift(0.0, "f") < x, f32(1.0), x))
 
 
+def _invert_cube(x: Expr) -> Expr:
+    root = reciprocal_square_root(x)
+    return (root * root) * root
+
+
 # What `pow` may be raised to
 POWERS: Final[dict[float, Callable[[Expr], Expr]]] = {
+    -2: lambda x: reciprocal(x * x),
+    -1.5: _invert_cube,
     -1: reciprocal,
     -0.5: reciprocal_square_root,
     0: lambda _: f32(1.0),

@@ -130,7 +130,7 @@ def read_batch(
     width = data.length + 1
     rows = load(get_load(dataset).source, "i", Layout((((windows, 1),), ((width, 1),))))
     index = builder.reshape(starts, (data.batch, 1))
-    tokens = instructions.gather(builder, index, rows, 0, dtype=data.dtype)
+    tokens = instructions.gather(builder, index, rows, 0)
     return builder.slice(tokens, 1, 0, data.length), builder.slice(tokens, 1, 1, width)
 
 

@@ -4,10 +4,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from trainer.lower.builder import concatenate
+from torch import fx
+
+from trainer.lower.builder import concatenate, is_literal_zero
 from trainer.lower.expressions import f32, i64
+from trainer.lower.layout import Layout
 from trainer.lower.lowering import Lowering, Rules
-from trainer.lower.values import Lazy, Value, insert_axis, permute
+from trainer.lower.values import Lazy, Value, get_load, insert_axis, load, permute
 
 RULES: Final = Rules()
 
@@ -15,6 +18,22 @@ RULES: Final = Rules()
 @RULES.register("view", "_unsafe_view", "reshape", "squeeze", "flatten")
 def _view(to: Lowering, x: Value, *_arguments: Any) -> Value:
     return to.builder.reshape(x, to.shape)
+
+
+@RULES.register("as_strided")
+def _as_strided(to: Lowering, x: Value, sizes: Any, strides: Any, offset: Any = None) -> Value:
+    """A view that functionalization writes for a change in place: of a row-major tensor."""
+    source = to.node.args[0]
+    if not isinstance(source, fx.Node) or not source.meta["val"].is_contiguous():
+        raise to.unsupported("a view of a tensor that is not row-major")
+    value = to.builder.store(x)
+    if not get_load(value).layout.is_dense:
+        value = to.builder.copy(value)
+    node = get_load(value)
+    axes = tuple(((size, step),) for size, step in zip(sizes, strides, strict=True))
+    start = source.meta["val"].storage_offset()
+    moved = 0 if offset is None else offset - start
+    return load(node.source, value.kind, Layout(axes, node.layout.offset + moved))
 
 
 @RULES.register("unsqueeze")
@@ -120,17 +139,32 @@ def _put_between(
 @RULES.register("slice_scatter")
 def _slice_scatter(to: Lowering, x: Any, source: Any, axis: int = 0, *bounds: Any) -> Value:
     start, stop = (*bounds, None, None)[:2]
-    if bounds[2:] not in ((), (1,)):
-        raise to.unsupported(f"the step {bounds[2]}")
-    base, axis = to.cast(x), axis % len(to.shape)
+    step = bounds[2] if len(bounds) > 2 else 1
+    base, part, axis = to.cast(x), to.cast(source), axis % len(to.shape)
     size = base.shape[axis]
     low, high = _clip(start, size, 0), _clip(stop, size, size)
+    if step != 1:
+        if not is_literal_zero(base):
+            raise to.unsupported(f"the step {step} into anything but zeros")
+        part = to.builder.slice(_spread(to, part, axis, step), axis, 0, high - low)
     parts = [
         to.builder.slice(base, axis, 0, low) if low else None,
-        to.cast(source),
+        part,
         to.builder.slice(base, axis, high, size) if high < size else None,
     ]
     return concatenate([to.builder.to_lazy(p) for p in parts if p is not None], axis)
+
+
+def _spread(to: Lowering, value: Value, axis: int, step: int) -> Value:
+    """Return the value with ``step`` - 1 zeros after each element of an axis."""
+    apart = _put_between(to, insert_axis(value, axis + 1), axis + 1, 0, step - 1, 0)
+    shape = (*value.shape[:axis], value.shape[axis] * step, *value.shape[axis + 1 :])
+    return to.builder.reshape(apart, shape)
+
+
+@RULES.register("_assert_tensor_metadata")
+def _assert_nothing(*_: Any, **__: Any) -> None:
+    """Lower a check of what tracing already fixed."""
 
 
 @RULES.register("select_scatter")

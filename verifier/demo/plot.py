@@ -33,7 +33,12 @@ def plot_losses(
     for curve in curves:
         _plot_curve(axes, curve, steps_per_segment)
     axes.plot(
-        range(len(reference)), reference, color="black", linewidth=1, linestyle=":", label="torch fp32, mean"
+        range(len(reference)),
+        reference,
+        color="black",
+        linewidth=1,
+        linestyle=":",
+        label="torch fp32, mean",
     )
     axes.set_xlabel("step")
     axes.set_ylabel("training loss, nats per byte")
@@ -42,7 +47,9 @@ def plot_losses(
     handles += [Patch(color=_AUDITED, alpha=0.25), Patch(color=_FALSE, alpha=0.45)]
     labels += ["audited segment, equal", "audited segment, false: stake lost"]
     axes.legend(handles, labels, frameon=False, fontsize=8, ncols=2)
-    axes.set_title("Every shard's loss, and what chance drew to be recomputed", loc="left", fontsize=11)
+    axes.set_title(
+        "Every shard's loss, and what chance drew to be recomputed", loc="left", fontsize=11
+    )
     figure.savefig(path)
 
 
@@ -56,7 +63,8 @@ def _plot_curve(axes: "object", curve: Curve, steps_per_segment: int) -> None:
         color=_FALSE if is_false else _SHARD_COLOURS[curve.slot % len(_SHARD_COLOURS)],
         linewidth=1,
         linestyle="--" if is_false else "-",
-        label=f"round {curve.round_index + 1}, shard {curve.slot + 1}" + (", forged" if is_false else ""),
+        label=f"round {curve.round_index + 1}, shard {curve.slot + 1}"
+        + (", forged" if is_false else ""),
     )
     for segment in curve.audited:
         start = first + segment * steps_per_segment

@@ -4,7 +4,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,13 +16,12 @@ _STOP_AFTER_S: Final = 10
 class Stage:
     """Starts processes and ends those that it started, by pid, whatever happens."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._environment = environment
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
-    def start(self, name: str, arguments: Sequence[str]) -> None:
+    def start(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start `python -m` ``arguments`` as ``name``; its output goes to ``name``.log."""
         with self.get_log(name).open("wb") as log:
             self._running[name] = subprocess.Popen(
@@ -30,10 +29,10 @@ class Stage:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment,
+                env=environment,
             )
 
-    def run(self, arguments: Sequence[str]) -> str:
+    def run(self, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
         """Run `python -m` ``arguments`` to its end and return what it printed."""
         done = subprocess.run(
             [sys.executable, "-m", *arguments],
@@ -41,7 +40,7 @@ class Stage:
             capture_output=True,
             text=True,
             check=False,
-            env=self._environment,
+            env=environment,
         )
         if done.returncode != 0:
             words = " ".join(arguments[:4])

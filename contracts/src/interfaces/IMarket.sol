@@ -41,7 +41,7 @@ interface IMarket {
 
     error JobWrongEscrow(uint256 paid, uint256 required);
     error JobLeaseTimeTooLong(uint256 leaseTime, uint256 limit);
-    error JobDeadlinePassed(uint256 deadline, uint256 now_);
+    error JobDeadlinePassed(uint256 deadline, uint256 time);
     error JobHasActiveLeases(uint256 jobId, uint256 active);
     error JobRoundNotOpen(uint256 jobId, uint256 round, uint256 current);
     error JobShardTaken(uint256 jobId, uint256 round, uint256 slot, uint256 leaseId);

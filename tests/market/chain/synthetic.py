@@ -1,11 +1,20 @@
 """A job and a shard made of synthetic roots: right for the contract, trained by nobody."""
 
-from market.chain.devnet import get_account
+from market.chain.deployment import DEVNET
+from market.chain.devnet import Devnet, get_account
 from market.chain.structs import RecordOpening, StateOpening, Trace
 from market.protocol.hashing import Hash32, compute_digest
-from market.protocol.records import Outcome, Reproduction, StateClaim, compute_record_branch
+from market.protocol.records import (
+    Outcome,
+    Reproduction,
+    StateClaim,
+    compute_record_branch,
+    compute_trace_root,
+    hash_audit,
+)
 from market.protocol.spec import DatasetRef, JobSpec, ProgramRef, StateRef, Terms
 from market.storage.cid import cid_of_digest
+from tests.conftest import Party
 
 ETHER = 10**18
 SEGMENTS = 4
@@ -15,6 +24,10 @@ REQUESTER, PROVIDER, AUDITOR = (get_account(index) for index in (1, 2, 3))
 def make_root(text: str) -> Hash32:
     """Return a root that stands for ``text``."""
     return compute_digest(text.encode())
+
+
+SALT = make_root("salt")
+MANIFEST = make_root("manifest")
 
 
 def make_spec(deadline: int, samples: int = 2) -> JobSpec:
@@ -78,3 +91,39 @@ def make_trace(claims: list[StateClaim], root: Hash32) -> Trace:
 def reproduce(claims: list[StateClaim], segment: int) -> Reproduction:
     """Return what an honest auditor names of ``segment``."""
     return Reproduction(segment, claims[segment + 1].state_root, make_outcome(segment + 1))
+
+
+def commit_shard(
+    devnet: Devnet,
+    provider: Party,
+    lease_id: int,
+    claims: list[StateClaim],
+    manifest: Hash32 = MANIFEST,
+) -> tuple[Hash32, bytes]:
+    """Commit to ``claims`` and draw; return the trace root and the header that drew."""
+    chain, root = provider.chain, compute_trace_root(claims)
+    first, last = open_state(claims, 0), open_state(claims, SEGMENTS)
+    provider.send(chain.calls.commit(lease_id, root, first, last, manifest))
+    devnet.mine(DEVNET.draw_distance)
+    header = chain.get_header_rlp(chain.get_lease(lease_id).draw_block)
+    provider.send(chain.calls.draw(lease_id, header))
+    return root, header
+
+
+def audit_shard(
+    provider: Party, auditor: Party, lease_id: int, claims: list[StateClaim], root: Hash32
+) -> None:
+    """Play a drawn lease to its honest end: audit, opening, reveal."""
+    chain, trace = provider.chain, make_trace(claims, root)
+    drawn = chain.get_drawn_segments(lease_id)
+    reproductions = [reproduce(claims, segment) for segment in drawn]
+    names = (chain.deployment.market, auditor.account.address)
+    contract, name = (bytes.fromhex(address[2:]) for address in names)
+    identity = (chain.get_chain_id(), contract, lease_id, name, SALT)
+    commitment = hash_audit(*identity, claims[0].base_root, reproductions)
+    auditor.send(chain.calls.commit_audit(lease_id, commitment))
+    openings = [open_record(claims, segment + 1) for segment in drawn]
+    provider.send(chain.calls.open(lease_id, trace, openings))
+    claimed = [reproduction.compute_record() for reproduction in reproductions]
+    arguments = (trace, claimed, claims[0].base_root, reproductions, SALT)
+    auditor.send(chain.calls.reveal(lease_id, *arguments))

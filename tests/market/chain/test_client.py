@@ -33,7 +33,6 @@ from market.chain.structs import (
 )
 from market.protocol.errors import ChainError, MarketError, NotFound, TransactionReverted
 from market.protocol.lifecycle import LeaseStatus
-from market.protocol.records import compute_trace_root, hash_audit
 from market.protocol.sampling import compute_job_seed, draw_segments
 from tests.market.chain.synthetic import (
     AUDITOR,
@@ -41,48 +40,19 @@ from tests.market.chain.synthetic import (
     PROVIDER,
     REQUESTER,
     SEGMENTS,
+    audit_shard,
+    commit_shard,
     make_claims,
     make_root,
     make_spec,
-    make_trace,
-    open_record,
-    open_state,
-    reproduce,
 )
 
 CONTRACTS = Path(__file__).parents[3] / "contracts/src"
-SALT = make_root("salt")
 
 
 @pytest.fixture
 def spec(chain):
     return make_spec(chain.get_time() + 1000)
-
-
-def _commit(chain, devnet, provider, lease_id, claims):
-    root = compute_trace_root(claims)
-    first, last = open_state(claims, 0), open_state(claims, SEGMENTS)
-    provider.send(chain.calls.commit(lease_id, root, first, last, make_root("manifest")))
-    devnet.mine(DEVNET.draw_distance)
-    header = chain.get_header_rlp(chain.get_lease(lease_id).draw_block)
-    provider.send(chain.calls.draw(lease_id, header))
-    return root, header
-
-
-def _audit(chain, provider, auditor, lease_id, claims, root):
-    trace, drawn = make_trace(claims, root), chain.get_drawn_segments(lease_id)
-    reproductions = [reproduce(claims, segment) for segment in drawn]
-    contract, name = (bytes.fromhex(a[2:]) for a in (chain.deployment.market, AUDITOR.address))
-    identity = (chain.get_chain_id(), contract, lease_id, name, SALT)
-    base_root = claims[0].base_root
-    auditor.send(
-        chain.calls.commit_audit(lease_id, hash_audit(*identity, base_root, reproductions))
-    )
-    openings = [open_record(claims, segment + 1) for segment in drawn]
-    provider.send(chain.calls.open(lease_id, trace, openings))
-    claimed = [r.compute_record() for r in reproductions]
-    arguments = (trace, claimed, base_root, reproductions, SALT)
-    return auditor.send(chain.calls.reveal(lease_id, *arguments))
 
 
 def test_an_honest_shard_is_drawn_audited_and_paid(
@@ -92,8 +62,8 @@ def test_an_honest_shard_is_drawn_audited_and_paid(
     lease_id = claim_shard(job_id)
     claims = make_claims()
 
-    root, header = _commit(chain, devnet, provider, lease_id, claims)
-    _audit(chain, provider, auditor, lease_id, claims, root)
+    root, header = commit_shard(devnet, provider, lease_id, claims)
+    audit_shard(provider, auditor, lease_id, claims, root)
     devnet.advance_time(DEVNET.challenge_window + 1)
     provider.send(chain.calls.settle(lease_id))
 
@@ -116,8 +86,8 @@ def test_a_shards_life_is_told_by_typed_events_in_order(
     job_id = post_job(spec)
     lease_id = claim_shard(job_id)
     claims = make_claims()
-    root, _ = _commit(chain, devnet, provider, lease_id, claims)
-    _audit(chain, provider, auditor, lease_id, claims, root)
+    root, _ = commit_shard(devnet, provider, lease_id, claims)
+    audit_shard(provider, auditor, lease_id, claims, root)
 
     events = chain.get_job_events(job_id)
 

@@ -10,7 +10,7 @@ from market.chain.calls import Calls
 from market.chain.client import Chain, connect
 from market.chain.deployment import DEVNET, deploy
 from market.chain.devnet import Devnet, DevnetConfig, get_account
-from market.chain.rpc import Rpc, RpcError
+from market.chain.rpc import Rpc, RpcError, get_tls
 from market.chain.transactions import Call, Sender
 from market.protocol.errors import ChainError, NodeUnavailable, TransactionReverted
 
@@ -21,7 +21,7 @@ class LossyTransport(httpx.HTTPTransport):
     """Delivers requests to the node, and loses the answers to the next ``losses`` of ``method``."""
 
     def __init__(self, method: str, losses: int) -> None:
-        super().__init__()
+        super().__init__(verify=get_tls())
         self.method, self.losses = method, losses
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:

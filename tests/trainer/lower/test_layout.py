@@ -16,6 +16,10 @@ def read(layout: Layout, memory: np.ndarray) -> np.ndarray:
     return memory.reshape(-1)[np.asarray(places, int)].reshape(layout.shape)
 
 
+def find_pairs(size: int) -> list[tuple[int, int]]:
+    return [(size // n, n) for n in range(1, 9) if size % n == 0]
+
+
 @st.composite
 def views(draw):
     """A layout of a dense tensor after some views, and the same views of the array."""
@@ -28,9 +32,8 @@ def views(draw):
             order = draw(st.permutations(range(view.ndim)))
             layout, view = layout.permute(order), view.transpose(order)
         elif move == "reshape":
-            sizes = draw(SHAPES.filter(lambda s: np.prod(s) == view.size)) if view.size < 9 else None
-            sizes = sizes or (view.size,)
-            moved = layout.reshape(tuple(sizes))
+            sizes = draw(st.sampled_from(find_pairs(view.size)))
+            moved = layout.reshape(sizes)
             if moved is not None:
                 layout, view = moved, view.reshape(sizes)
         elif move == "slice":

@@ -1,0 +1,74 @@
+"""What `touchstone conformance` does, and what every daemon does first."""
+
+import torch
+import typer
+from pydantic import BaseModel
+
+from market.commands.output import build_table, emit
+from market.protocol.constants import CONFORMANCE_DIGEST
+from trainer.exact import fused, torch_ops
+from trainer.exact.conformance import ConformanceReport, require_conformance, run_conformance
+from trainer.execution import FUSED_CARRIERS, choose_default_carrier
+
+
+class FormReport(BaseModel):
+    """What one form of the arithmetic computed here."""
+
+    form: str
+    carrier: str
+    digest: str
+    conforms: bool
+
+
+class Conformance(BaseModel):
+    """What this machine computes, and what it may use for it."""
+
+    digest: str
+    release_digest: str
+    conforms: bool
+    carriers: dict[str, bool]
+    forms: tuple[FormReport, ...]
+
+
+def _run_forms() -> list[tuple[str, ConformanceReport]]:
+    """Run the vectors through every form and carrier that this machine would train with."""
+    device = torch.device("cpu")
+    chosen = choose_default_carrier("cpu", FUSED_CARRIERS).name
+    return [
+        ("torch", run_conformance(torch_ops, device)),
+        ("fused", run_conformance(fused, device, chosen)),
+    ]
+
+
+def require_release_arithmetic() -> None:
+    """Raise NondeterministicEnvironment unless every form gives the release's digest."""
+    for _, report in _run_forms():
+        require_conformance(report, CONFORMANCE_DIGEST.hex())
+
+
+def report_conformance(*, as_json: bool) -> None:
+    """Print what this machine computes; exit 0 if it is what the release computes, else 1."""
+    release = CONFORMANCE_DIGEST.hex()
+    reports = _run_forms()
+    forms = tuple(
+        FormReport(form=f, carrier=r.chosen, digest=r.digest, conforms=r.digest == release)
+        for f, r in reports
+    )
+    conforms = all(form.conforms for form in forms)
+    odd = next((form.digest for form in forms if not form.conforms), release)
+    result = Conformance(
+        digest=odd,
+        release_digest=release,
+        conforms=conforms,
+        carriers=reports[0][1].carriers,
+        forms=forms,
+    )
+    rows = [(f.form, f.carrier, f.digest, "yes" if f.conforms else "NO") for f in forms]
+    exact = [(name, "exact" if ok else "WRONG here") for name, ok in result.carriers.items()]
+    emit(
+        result,
+        build_table("arithmetic", ("form", "carrier used", "digest", "conforms"), rows),
+        build_table("carriers", ("carrier", "integers"), exact),
+        as_json=as_json,
+    )
+    raise typer.Exit(0 if conforms else 1)

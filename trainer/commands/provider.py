@@ -1,0 +1,53 @@
+"""What `touchstone provider run` does."""
+
+from typing import Final
+
+from market.commands.output import build_progress
+from market.settings import Settings, read_settings
+from market.storage.blobs import BlobStore
+from trainer.commands.conformance import require_release_arithmetic
+from trainer.daemon import configure_logging, run_loop
+from trainer.evidence import Shard
+from trainer.execution import Executor
+from trainer.provider import Provider, ProviderSetup
+from trainer.shards import TrainSegment
+
+POLL_S: Final = 0.5
+
+
+def build_provider(settings: Settings, threads: int | None, train: TrainSegment) -> Provider:
+    """Return the provider whose key, blobs and home the settings name."""
+    progress = build_progress()
+    bars: dict[int, int] = {}
+    is_seen = progress.console.is_terminal
+
+    def show_step(shard: Shard, step: int, steps: int) -> None:
+        if not is_seen:
+            return
+        if shard.lease_id not in bars:
+            progress.start()
+            name = f"lease {shard.lease_id}, round {shard.round_index}, slot {shard.slot}"
+            bars[shard.lease_id] = progress.add_task(name, total=steps)
+        progress.update(bars[shard.lease_id], completed=step + 1)
+
+    return Provider(
+        ProviderSetup(
+            chain=settings.connect(),
+            account=settings.read_account(),
+            public=settings.open_store(),
+            private=BlobStore(settings.data_dir / "private", settings.max_blob_bytes),
+            home=settings.data_dir,
+            build_executor=lambda files: Executor(files.program, threads=threads),
+            train=train,
+            on_step=show_step,
+        )
+    )
+
+
+def provide(threads: int | None, train: TrainSegment) -> None:
+    """Provide until a signal ends it."""
+    configure_logging()
+    require_release_arithmetic()
+    settings = read_settings()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    run_loop(build_provider(settings, threads, train).take_turn, POLL_S)
