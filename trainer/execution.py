@@ -131,7 +131,7 @@ def find_varying(program: Program) -> set[int]:
 
 
 class Executor:
-    """Runs the step of ``program`` (one that ``require_valid_program`` accepts)."""
+    """Runs the step of ``program`` (one that ``require_valid_program`` accepts), one step at a time."""
 
     def __init__(
         self,

@@ -204,7 +204,7 @@ def build_outer() -> Program:
 
 
 def build_chain(length: int, size: int) -> Program:
-    """Return a step whose state passes through ``length`` maps of ``size`` elements, each needing only the last."""
+    """Return a step whose state of ``size`` elements passes through ``length`` maps."""
     draft = Draft()
     state = last = draft.declare(Dtype.F32, size, role=TensorRole.BASE, name="w")
     for _ in range(length):

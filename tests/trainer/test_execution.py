@@ -241,3 +241,22 @@ def test_kernels_compile_in_a_fresh_process_into_the_directory_it_names(tmp_path
 
     assert done.stdout.split() == ["16.0"]
     assert list(tmp_path.glob("kernels-*/**/*.nbc"))
+
+
+def test_a_processor_without_vnni_takes_another_carrier_and_gives_the_same_bits() -> None:
+    script = (
+        "from tests.trainer.programs import build_step, make_inputs\n"
+        "from trainer.execution import Executor\n"
+        "import torch\n"
+        "result = Executor(build_step()).run_step(make_inputs())\n"
+        "print(result.state['w'].view(torch.int32).tolist(), result.metrics.view(torch.int32).tolist())\n"
+    )
+    capped = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    expected = Executor(PROGRAM).run_step(make_inputs())
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=capped, capture_output=True, text=True, check=True
+    )
+
+    state, metrics = (x.view(torch.int32).tolist() for x in (expected.state["w"], expected.metrics))
+    assert done.stdout.strip() == f"{state} {metrics}"

@@ -20,7 +20,7 @@ from trainer.exact.fused_dot import plan_combine
 from trainer.exact.fused_native import Strided, Table, collapse_axes, prepare
 from trainer.exact.fused_quantize import F64_DIGIT_BITS, I8_DIGITS, Form
 
-PIECE_BYTES: Final = 1 << 22  # of products made before they are combined
+PIECE_BYTES: Final = 1 << 21  # of products made before they are combined
 
 Step = Callable[[], object]
 
