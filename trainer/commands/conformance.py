@@ -64,7 +64,7 @@ def report_conformance(*, as_json: bool) -> None:
         forms=forms,
     )
     rows = [(f.form, f.carrier, f.digest, "yes" if f.conforms else "NO") for f in forms]
-    exact = [(name, "exact" if ok else "WRONG here") for name, ok in result.carriers.items()]
+    exact = [(name, "exact" if ok else "not usable here") for name, ok in result.carriers.items()]
     emit(
         result,
         build_table("arithmetic", ("form", "carrier used", "digest", "conforms"), rows),

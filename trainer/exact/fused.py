@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from market.protocol.program import MapOp
+from trainer.exact import torch_ops
 from trainer.exact.carriers import Carrier
 from trainer.exact.fused_index import plan_gather, plan_random, plan_scatter_add
 from trainer.exact.fused_map import plan_map
@@ -145,3 +146,8 @@ def _run(plan: Callable[..., Work], tensors: Sequence[Tensor], threads: int) -> 
         Strided(i, DTYPES[tensor.dtype], 0, tensor.stride()) for i, tensor in enumerate(tensors, 1)
     ]
     run_now(plan(*views), [tensor.data_ptr() for tensor in tensors], threads)
+
+
+def run_iota(start: int, step: int, out: Tensor) -> None:
+    """Count as ``torch_ops.run_iota`` does: it is integers alone, so there is nothing to fuse."""
+    torch_ops.run_iota(start, step, out)
