@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: MIT
+// SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
 import {IAudits} from "../src/interfaces/IAudits.sol";
@@ -102,6 +102,22 @@ contract AuditorsTest is MarketTest {
         assertEq(_locked(PROVIDER), 0);
         assertEq(_auditorStaked(AUDITOR) + _auditorStaked(COLLEAGUE), 32 ether - 0.45 ether);
         assertEq(market.shard(1, 0, 0), 0);
+    }
+
+    function test_silent_auditors_are_counted_in_a_row_only() public {
+        uint256 leaseId = _leaseIn(LeaseStatus.Drawn);
+        for (uint256 i = 0; i < 5; ++i) {
+            if (i > 0) _draw(leaseId, bytes32(i));
+            if (i == 2) {
+                _commitAudit(leaseId, made[leaseId]); // the third speaks, and is silent after the opening
+                _open(leaseId);
+            }
+            _passDeadline(leaseId);
+            market.replaceAuditor(leaseId);
+        }
+
+        assertStatus(leaseId, LeaseStatus.Committed);
+        assertEq(market.getLease(leaseId).silences, 2);
     }
 
     function test_an_auditor_silent_after_the_opening_loses_its_stake_and_segments_are_drawn_anew() public {
