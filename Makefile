@@ -26,7 +26,7 @@ demo: setup
 test: setup
 	$(BIN)/python contracts/generate_artifacts.py --check
 	cd contracts && $(FORGE) test
-	cd contracts && $(FORGE) snapshot --check --no-match-test '(fuzz|invariant)'
+	cd contracts && $(FORGE) snapshot --check --no-match-test 'testFuzz|invariant|python'
 	$(BIN)/python -m pytest
 
 lint: setup
@@ -40,7 +40,7 @@ bench: setup
 	$(BIN)/touchstone bench $(ARGS)
 
 gas: setup
-	cd contracts && $(FORGE) snapshot --no-match-test '(fuzz|invariant)'
+	cd contracts && $(FORGE) snapshot --no-match-test 'testFuzz|invariant|python'
 
 clean:
 	rm -rf $(VENV) contracts/node_modules contracts/out contracts/cache .touchstone

@@ -14,11 +14,12 @@ import uvicorn
 from eth_account.signers.local import LocalAccount
 from fastapi import FastAPI
 
+from market.api.client import get_tls
 from market.chain.client import Chain, connect
 from market.chain.deployment import DEVNET, deploy
 from market.chain.devnet import Devnet, DevnetConfig, find_anvil, get_account
 from market.chain.events import JobCreated, ShardClaimed
-from market.chain.rpc import Rpc, get_tls
+from market.chain.rpc import Rpc
 from market.chain.transactions import Call, Receipt, Sender
 from market.protocol.spec import JobSpec
 

@@ -71,6 +71,12 @@ def init_job(  # noqa: PLR0913 - what a job is
     samples: Annotated[int, typer.Option(min=1, help="Segments drawn for an audit.")] = 2,
     price: Ether = "0.01ether",  # type: ignore[assignment]  # parsed by typer
     audit_fee: Ether = "0.001ether",  # type: ignore[assignment]
+    poison_value: Annotated[
+        int,
+        typer.Option(
+            parser=parse_amount, metavar="AMOUNT", help="What a false result is worth to somebody."
+        ),
+    ] = "0",  # type: ignore[assignment]
     stake: Annotated[
         int | None,
         typer.Option(parser=parse_amount, metavar="AMOUNT", help="Default: the least allowed."),
@@ -98,6 +104,7 @@ def init_job(  # noqa: PLR0913 - what a job is
         samples=samples,
         price=price,
         audit_fee=audit_fee,
+        poison_value=poison_value,
         stake=stake,
         lease_time=lease_time,
         hours=hours,

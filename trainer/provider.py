@@ -5,13 +5,14 @@ Each turn asks the chain first and does one thing, so it can be killed at any in
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from eth_account.signers.local import LocalAccount
 
 from market.chain.client import Chain
 from market.chain.events import JobCreated, SegmentsDrawn, ShardClaimed
-from market.chain.exits import send_exit, send_if_due
+from market.chain.exits import send_exit, send_if_due, send_seed
 from market.chain.ledger import Ledger
 from market.chain.structs import JobStatus, RecordOpening, StateOpening
 from market.chain.transactions import Call
@@ -62,15 +63,27 @@ class Provider:
         self._ledger = Ledger(setup.chain)
         self._files: dict[int, JobFiles] = {}
         self._refused: set[int] = set()
+        self._reasons: dict[int, str] = {}  # why a lease was last not served
         self._executors: dict[int, Executor] = {}
         self._prestate: tuple[tuple[int, int, int], State] | None = None
 
     def take_turn(self) -> bool:
         """Do one thing for a lease or claim one; return whether there was anything to do."""
         self._ledger.refresh()
-        if any(self._serve_lease(shard) for shard in self._list_leases()):
+        if any(self._try_lease(shard) for shard in self._list_leases()):
             return True
         return any(self._claim(event) for event in self._ledger.iterate(JobCreated))
+
+    def _try_lease(self, shard: Shard) -> bool:
+        """Serve a lease; one that cannot be served now must not starve the others."""
+        try:
+            return self._serve_lease(shard)
+        except (NotFound, ProtocolError) as error:
+            facts = {"lease": shard.lease_id, "reason": str(error)}
+            if self._reasons.get(shard.lease_id) != str(error):
+                logger.warning("lease not served", extra=facts)
+            self._reasons[shard.lease_id] = str(error)
+            return False
 
     def _list_leases(self) -> Iterator[Shard]:
         """Yield this provider's open leases, those that are due before those still training."""
@@ -91,13 +104,17 @@ class Provider:
         yield from training
 
     def _forget(self, shard: Shard) -> None:
-        """Drop what was kept of a lease that is over."""
+        """Drop what was kept of a lease that is over, but for states that another lease needs."""
         path = self._get_path(shard)
         progress = find_progress(path)
-        if progress is not None:
-            for record in progress.records:
+        if progress is None:
+            return
+        path.unlink()
+        kept = [find_progress(other) for other in path.parent.glob("*.json")]
+        needed = {record.state for other in kept if other for record in other.records}
+        for record in progress.records:
+            if record.state not in needed:
                 self._setup.private.delete(Cid(record.state))
-            path.unlink()
 
     def _serve_lease(self, shard: Shard) -> bool:
         status = self._chain.get_status(shard.lease_id)
@@ -119,7 +136,7 @@ class Provider:
             return False
         status = self._chain.get_job_status(job_id)
         if status is JobStatus.FUNDED:
-            return self._draw_seed(job_id)
+            return send_seed(self._chain, self._setup.account, job_id)
         if status is not JobStatus.OPEN or self._is_training():
             return False
         job = self._chain.get_job(job_id)
@@ -136,21 +153,9 @@ class Provider:
             for shard in self._list_leases()
         )
 
-    def _draw_seed(self, job_id: int) -> bool:
-        seed_block = self._chain.get_job(job_id).seed_block
-        if self._chain.get_height() < seed_block:
-            return False
-        call = self._chain.calls.draw_seed(job_id, self._chain.get_header_rlp(seed_block))
-        return send_if_due(
-            self._chain,
-            self._setup.account,
-            call,
-            lambda: self._chain.get_job_status(job_id) is JobStatus.FUNDED,
-        )
-
     def _claim_first_open(self, job_id: int, round_index: int, slots: int) -> bool:
         for slot in range(slots):
-            if self._chain.find_lease(job_id, round_index, slot) is not None:
+            if not self._is_open(job_id, round_index, slot):
                 continue
             if not self._can_begin(job_id, round_index, slot):
                 return False
@@ -159,12 +164,15 @@ class Provider:
                 self._chain,
                 self._setup.account,
                 call,
-                lambda slot=slot: self._chain.find_lease(job_id, round_index, slot) is None,
+                partial(self._is_open, job_id, round_index, slot),
             )
             if claimed:
                 logger.info("shard claimed", extra={"job": job_id, "slot": slot})
             return True
         return False
+
+    def _is_open(self, job_id: int, round_index: int, slot: int) -> bool:
+        return self._chain.find_lease(job_id, round_index, slot) is None
 
     def _can_begin(self, job_id: int, round_index: int, slot: int) -> bool:
         """Check, before the stake is at risk, that all that the shard begins from can be fetched."""

@@ -101,5 +101,6 @@ def compute_held_out_loss(model: nn.Module, held_out: Tensor, length: int, rows:
     starts = [last * row // max(1, rows - 1) for row in range(rows)]
     windows = torch.stack([held_out[start : start + length + 1] for start in starts]).long()
     with torch.no_grad():
-        losses = [float(model(part[:, :-1], part[:, 1:])) for part in windows.split(16)]
+        parts = [windows[at : at + 1] for at in range(len(windows))]
+        losses = [float(model(part[:, :-1], part[:, 1:])) for part in parts]
     return sum(losses) / len(losses)

@@ -47,7 +47,7 @@ class StateRoots:
 def get_tensor_bytes(tensor: Tensor) -> memoryview:
     """Return the row-major little-endian bytes of ``tensor`` without copying them where possible."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.numpy()).cast("B")
+    return flat.numpy().data.cast("B")
 
 
 def decode_tensor(kind: TensorType, data: bytes | memoryview) -> Tensor:

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict
 
 from market.chain.client import Chain
 from market.chain.events import JobCreated, RecordsOpened, SegmentsDrawn, ShardClaimed
-from market.chain.exits import send_exit, send_if_due
+from market.chain.exits import send_exit, send_if_due, send_seed
 from market.chain.ledger import Ledger
+from market.chain.structs import JobStatus
 from market.protocol.errors import AuditIncomplete, NotFound, ProtocolError
 from market.protocol.hashing import Hash32
 from market.protocol.lifecycle import CLOSED, EXITS, LeaseStatus
@@ -86,19 +87,48 @@ class Auditor:
         self._files: dict[int, JobFiles] = {}
         self._executors: dict[int, Executor] = {}
         self._done: set[int] = set()
+        self._opened: set[int] = set()
+        self._reasons: dict[int, str] = {}  # why a lease was last not served
 
     def take_turn(self) -> bool:
         """Do one thing for some lease; return whether there was anything to do."""
         self._ledger.refresh()
+        if any(self._open_job(event.job_id) for event in self._ledger.iterate(JobCreated)):
+            return True
+        return any(self._try_lease(shard, status) for shard, status in self._list_leases())
+
+    def _open_job(self, job_id: int) -> bool:
+        """Draw the seed of a job that waits for it; a job whose draw nobody sends is lost."""
+        if job_id in self._opened:
+            return False
+        if self._chain.get_job_status(job_id) is JobStatus.FUNDED:
+            return send_seed(self._chain, self._setup.account, job_id)
+        self._opened.add(job_id)
+        return False
+
+    def _list_leases(self) -> list[tuple[Shard, LeaseStatus]]:
+        """Return the leases that are not over; a reveal that is due comes before any audit."""
+        found = []
         for event in self._ledger.iterate(ShardClaimed):
             if event.lease_id in self._done:
                 continue
             status = self._chain.get_status(event.lease_id)
             if status in CLOSED:
                 self._done.add(event.lease_id)
-            elif self._serve_lease(find_shard(self._ledger, event.lease_id), status):
-                return True
-        return False
+            else:
+                found.append((find_shard(self._ledger, event.lease_id), status))
+        return sorted(found, key=lambda lease: lease[1] is not LeaseStatus.OPENED)
+
+    def _try_lease(self, shard: Shard, status: LeaseStatus) -> bool:
+        """Serve a lease; one that cannot be served now must not starve the others."""
+        try:
+            return self._serve_lease(shard, status)
+        except (AuditIncomplete, NotFound, ProtocolError) as error:
+            facts = {"lease": shard.lease_id, "reason": str(error)}
+            if self._reasons.get(shard.lease_id) != str(error):
+                logger.warning("lease not served", extra=facts)
+            self._reasons[shard.lease_id] = str(error)
+            return False
 
     def _serve_lease(self, shard: Shard, status: LeaseStatus) -> bool:
         if status in EXITS:
@@ -133,12 +163,7 @@ class Auditor:
         """Recompute, keep the result, then commit to it; a restart finds the kept one."""
         path = self._get_path(shard)
         if not path.exists():
-            try:
-                audit = self._recompute(shard)
-            except (AuditIncomplete, NotFound, ProtocolError) as error:
-                logger.info("audit waits", extra={"lease": shard.lease_id, "reason": str(error)})
-                return False
-            self._keep(path, audit)
+            self._keep(path, self._recompute(shard))
         secret = SecretAudit.model_validate_json(path.read_bytes())
         commitment = self._hash(shard, secret)
         return send_if_due(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from market.chain.client import Chain
 from market.chain.ledger import Ledger
@@ -102,7 +103,7 @@ class Replay:
                     build_task(self.chain, files, shard),
                     manifest,
                     {**states[slot], **base},
-                    lambda step, shard=shard: on_step(shard, step) if on_step else None,
+                    partial(on_step, shard) if on_step else ignore_progress,
                 )
                 yield ShardReplay(shard, files.spec.segments + 1, divergence), states[slot]
             base = compute_next_base(files.outer, base, states)

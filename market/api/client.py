@@ -1,5 +1,7 @@
 """The API from outside: uploading blobs, drafting jobs, fetching what was published."""
 
+import ssl
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
@@ -8,10 +10,9 @@ from typing import Final, Self
 import httpx
 from pydantic import ValidationError
 
-from market.api.jobs import JobDraft
+from market.api.drafts import JobDraft
 from market.chain.calls import Calls
 from market.chain.deployment import Deployment
-from market.chain.rpc import get_tls
 from market.chain.transactions import Call
 from market.protocol.errors import (
     MarketError,
@@ -24,6 +25,12 @@ from market.storage.blobs import BlobStore
 from market.storage.cid import CHUNK_BYTES, Cid
 
 _TIMEOUT_S: Final = 60.0
+
+
+@cache
+def get_tls() -> ssl.SSLContext:
+    """Return the process's one TLS context: reading the certificates takes tens of milliseconds."""
+    return ssl.create_default_context()
 
 
 class _ChunkReader:

@@ -3,14 +3,13 @@
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, status
-from pydantic import BaseModel
 
 from market.api.dependencies import ChainDep, StoreDep
+from market.api.drafts import JobDraft, UnsignedTransaction
 from market.api.errors import PROBLEM
-from market.chain.structs import Address
 from market.protocol.constants import MAX_DOCUMENT_BYTES
 from market.protocol.errors import InvalidSpec
-from market.protocol.spec import HexHash, JobSpec, Wei
+from market.protocol.spec import JobSpec
 from market.storage import queries
 from market.storage.jobs import check_spec_blobs
 from market.storage.queries import JobDetails, JobPage
@@ -22,23 +21,6 @@ _MAX_PAGE: Final = 200
 JobId = Annotated[int, Path(ge=1, lt=2**32, description="The job's number on chain")]
 Limit = Annotated[int, Query(ge=1, le=_MAX_PAGE, description="How many jobs at most")]
 Cursor = Annotated[str, Query(pattern=r"^[0-9]{1,10}$", description="`next` of the page before")]
-
-
-class UnsignedTransaction(BaseModel):
-    """A transaction to check, sign and send."""
-
-    to: Address
-    data: str
-    value: Wei
-    chain_id: int
-
-
-class JobDraft(BaseModel):
-    """A stored spec and the transaction with which its requester escrows the price."""
-
-    spec_hash: HexHash
-    document: str
-    transaction: UnsignedTransaction
 
 
 @router.post(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from market.chain.abi import load_abi
+from market.chain.abi import encode_call
 from market.chain.structs import (
     Address,
     PostedTerms,
@@ -129,4 +129,4 @@ class Calls:
         return self._call("withdraw")
 
     def _call(self, function: str, *arguments: object, value: int = 0) -> Call:
-        return Call(self.market, function, load_abi().encode_call(function, *arguments), value)
+        return Call(self.market, function, encode_call(function, *arguments), value)

@@ -1,11 +1,15 @@
 """Typed access to a deployed market: what it knows, what happened, and sending what changes it."""
 
-from collections.abc import Iterable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
 
-from eth_utils.hexadecimal import decode_hex
+from eth_typing import BlockNumber
+from eth_utils.address import to_checksum_address
+from hexbytes import HexBytes
+from web3.exceptions import BadFunctionCallOutput, MismatchedABI
+from web3.types import FilterParams, LogReceipt
 
-from market.chain.abi import Value, load_abi
+from market.chain.abi import explain, load_contract
 from market.chain.calls import Calls
 from market.chain.deployment import Config, Deployment
 from market.chain.events import (
@@ -21,8 +25,8 @@ from market.chain.events import (
 from market.chain.headers import get_header_rlp
 from market.chain.rpc import Rpc, RpcError
 from market.chain.structs import Address, Job, JobStatus, Lease, Stake, Ticket, build_struct
-from market.chain.transactions import Log, Sender, parse_log
-from market.protocol.errors import ChainError, NotFound
+from market.chain.transactions import Sender
+from market.protocol.errors import ChainError, NotFound, ProtocolError
 from market.protocol.hashing import Hash32, encode_u256
 from market.protocol.lifecycle import LeaseStatus
 
@@ -49,6 +53,8 @@ class Chain(Sender):
         super().__init__(rpc, patience_s)
         self.deployment = deployment
         self.calls = Calls(deployment.market)
+        address = to_checksum_address(deployment.market)
+        self._contract = rpc.eth.contract(address, abi=load_contract().abi, decode_tuples=True)
 
     def require_deployed(self) -> None:
         """Raise ChainError unless the node is on the deployment's chain and the market is there."""
@@ -61,16 +67,15 @@ class Chain(Sender):
 
     def is_deployed(self) -> bool:
         """Check whether there is a contract at the market's address."""
-        code: str = self.rpc.call("eth_getCode", [self.deployment.market, "latest"])
-        return code != "0x"
+        return len(self.rpc.eth.get_code(self._contract.address)) > 0
 
     def get_height(self) -> int:
         """Return the number of the latest block."""
-        return int(self.rpc.call("eth_blockNumber", []), 16)
+        return self.rpc.eth.block_number
 
     def get_time(self) -> int:
         """Return the timestamp of the latest block."""
-        return int(self.rpc.call("eth_getBlockByNumber", ["latest", False])["timestamp"], 16)
+        return self.rpc.eth.get_block("latest")["timestamp"]
 
     def get_header_rlp(self, number: int) -> bytes:
         """Return the header of block ``number`` as a draw submits it."""
@@ -78,11 +83,11 @@ class Chain(Sender):
 
     def get_config(self) -> Config:
         """Return the constants of the deployment."""
-        return build_struct(Config, self._view("config"))
+        return build_struct(Config, self._view("config")._asdict())
 
     def get_job(self, job_id: int) -> Job:
         """Return the facts of a job."""
-        job = build_struct(Job, self._view("getJob", job_id))
+        job = build_struct(Job, self._view("getJob", job_id)._asdict())
         if job.seed_block == 0:
             raise NotFound(f"no job {job_id}")
         return job
@@ -93,7 +98,7 @@ class Chain(Sender):
 
     def get_lease(self, lease_id: int) -> Lease:
         """Return the facts of a lease."""
-        lease = build_struct(Lease, self._view("getLease", lease_id))
+        lease = build_struct(Lease, self._view("getLease", lease_id)._asdict())
         if lease.stored is LeaseStatus.NONE:
             raise NotFound(f"no lease {lease_id}")
         return lease
@@ -132,15 +137,15 @@ class Chain(Sender):
 
     def get_balance(self, account: Address) -> int:
         """Return what is in the wallet of ``account``, in wei."""
-        return int(self.rpc.call("eth_getBalance", [account, "latest"]), 16)
+        return self.rpc.eth.get_balance(to_checksum_address(account))
 
     def get_provider_stake(self, provider: Address) -> Stake:
         """Return what ``provider`` has at stake."""
-        return Stake(*self._views("providerStake", provider))
+        return Stake(*self._view("providerStake", provider))
 
     def get_auditor_stake(self, auditor: Address) -> Stake:
         """Return what ``auditor`` has at stake."""
-        return Stake(*self._views("auditorStake", auditor))
+        return Stake(*self._view("auditorStake", auditor))
 
     def count_tickets(self) -> int:
         """Return how many tickets were ever listed."""
@@ -148,7 +153,7 @@ class Chain(Sender):
 
     def get_ticket(self, ticket_id: int) -> Ticket:
         """Return a ticket's facts."""
-        return Ticket(*self._views("getTicket", ticket_id))
+        return Ticket(*self._view("getTicket", ticket_id))
 
     def get_events(self, from_block: int, to_block: int) -> list[Event]:
         """Return the events of the blocks from ``from_block`` to ``to_block``, in order."""
@@ -164,13 +169,17 @@ class Chain(Sender):
         """Return the events of ``kinds`` between two blocks, inclusive, in order.
 
         Each of ``topics`` lists what the indexed value in its place may be; None allows any."""
-        choices = [_encode_topics(choice) for choice in (map(get_topic, kinds), *topics)]
-        logs: list[Log] = []
+        choices = [[*map(get_topic, kinds)], *map(_encode_topics, topics)]
+        logs: list[LogReceipt] = []
         for start in range(from_block, to_block + 1, _MAX_LOG_BLOCKS):
             end = min(start + _MAX_LOG_BLOCKS - 1, to_block)
-            span = {"fromBlock": hex(start), "toBlock": hex(end)}
-            query = {"address": self.deployment.market, **span, "topics": choices}
-            logs += [parse_log(log) for log in self.rpc.call("eth_getLogs", [query])]
+            query: FilterParams = {
+                "address": self._contract.address,
+                "fromBlock": BlockNumber(start),
+                "toBlock": BlockNumber(end),
+                "topics": choices,
+            }
+            logs += self.rpc.eth.get_logs(query)
         return [event for event in decode_events(logs) if isinstance(event, kinds)]
 
     def list_jobs(self) -> list[JobCreated]:
@@ -196,24 +205,19 @@ class Chain(Sender):
             [*of_job, *of_leases], key=lambda event: (event.block_number, event.log_index)
         )
 
-    def _views(self, name: str, *arguments: object) -> tuple[Value, ...]:
-        data = "0x" + load_abi().encode_call(name, *arguments).hex()
-        request = {"to": self.deployment.market, "data": data}
+    def _view(self, name: str, *arguments: object) -> Any:  # what an ABI's value can be
         try:
-            answer = self.rpc.call("eth_call", [request, "latest"])
+            return self._contract.functions[name](*arguments).call()
         except RpcError as error:
-            raise load_abi().explain(error) from error
-        if answer == "0x":
-            raise self._build_absence()
-        return load_abi().decode_result(name, decode_hex(answer))
-
-    def _view(self, name: str, *arguments: object) -> Value:
-        (value,) = self._views(name, *arguments)
-        return value
+            raise explain(error) from error
+        except BadFunctionCallOutput as error:
+            raise self._build_absence() from error
+        except MismatchedABI as error:
+            raise ProtocolError(f"{name} does not take {arguments}: {error}") from error
 
     def _build_absence(self) -> ChainError:
         return ChainError(f"no market at {self.deployment.market} on {self.rpc.name}")
 
 
-def _encode_topics(choice: Iterable[bytes] | None) -> list[str] | None:
-    return None if choice is None else ["0x" + topic.hex() for topic in choice]
+def _encode_topics(choice: Sequence[bytes] | None) -> list[HexBytes] | None:
+    return None if choice is None else [*map(HexBytes, choice)]

@@ -1,22 +1,27 @@
 """What every transaction to the market cost, by function."""
 
 from collections import defaultdict
+from typing import cast
 
-from market.chain.abi import load_abi
+from eth_utils.address import to_checksum_address
+from web3.types import TxData
+
+from market.chain.abi import load_contract
 from market.chain.client import Chain
 
 
 def collect_gas(chain: Chain) -> dict[str, list[int]]:
     """Return the gas of each transaction sent to the market since its creation, by function."""
-    names = {entry.selector: entry.name for entry in load_abi().functions.values()}
-    market = chain.deployment.market.lower()
+    contract, eth = load_contract(), chain.rpc.eth
+    market = to_checksum_address(chain.deployment.market)
     gas: dict[str, list[int]] = defaultdict(list)
     for number in range(chain.deployment.block, chain.get_height() + 1):
-        block = chain.rpc.call("eth_getBlockByNumber", [hex(number), True])
-        for transaction in block["transactions"]:
-            if (transaction["to"] or "").lower() != market:
+        block = eth.get_block(number, full_transactions=True)
+        for transaction in cast(list[TxData], block["transactions"]):
+            if transaction.get("to") != market:
                 continue
-            receipt = chain.rpc.call("eth_getTransactionReceipt", [transaction["hash"]])
-            selector = bytes.fromhex(transaction["input"][2:10])
-            gas[names[selector]].append(int(receipt["gasUsed"], 16))
+            function = contract.get_function_by_selector(transaction["input"][:4])
+            gas[function.fn_name].append(
+                eth.get_transaction_receipt(transaction["hash"])["gasUsed"]
+            )
     return dict(gas)

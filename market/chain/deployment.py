@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from eth_account.signers.local import LocalAccount
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from market.chain.abi import load_abi
+from market.chain.abi import encode_creation
 from market.chain.structs import Address
 from market.chain.transactions import Call, Receipt, Sender
 from market.protocol.errors import MarketError, NotFound
@@ -74,8 +74,7 @@ class Deployment(BaseModel):
 
 def deploy(sender: Sender, account: LocalAccount, config: Config) -> tuple[Deployment, Receipt]:
     """Create a market with the constants in ``config``; return where it is."""
-    creation = load_abi().encode_creation(config)
-    receipt = sender.send(account, Call(None, "constructor", creation))
+    receipt = sender.send(account, Call(None, "constructor", encode_creation(config)))
     assert receipt.created is not None
     deployment = Deployment(
         chain_id=sender.get_chain_id(), market=receipt.created, block=receipt.block_number

@@ -2,9 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, get_args
 
-from market.chain.abi import load_abi
+from eth_typing import HexStr
+from web3.contract.contract import ContractEvent
+from web3.types import LogReceipt
+
+from market.chain.abi import load_contract
 from market.chain.structs import (
     Address,
     NamedLeaseStatus,
@@ -12,7 +17,6 @@ from market.chain.structs import (
     SegmentOutcome,
     build_struct,
 )
-from market.chain.transactions import Log
 from market.protocol.spec import HexHash, Wei
 
 
@@ -248,18 +252,27 @@ AnyEvent = (
 EVENTS: Final[dict[str, type[Event]]] = {kind.__name__: kind for kind in get_args(AnyEvent)}
 
 
-def get_topic(kind: type[Event]) -> bytes:
+@cache
+def _load_events() -> dict[str, ContractEvent]:
+    events = [load_contract().events[name] for name in EVENTS]
+    return {event.topic: event for event in events}
+
+
+def get_topic(kind: type[Event]) -> HexStr:
     """Return the topic under which events of ``kind`` are logged."""
-    events = load_abi().events.items()
-    return next(topic for topic, entry in events if entry.name == kind.__name__)
+    return load_contract().events[kind.__name__].topic
 
 
-def decode_events(logs: Iterable[Log]) -> list[Event]:
+def decode_events(logs: Iterable[LogReceipt]) -> list[Event]:
     """Return the events in ``logs``, which are all of the market."""
     return [_decode_event(log) for log in logs]
 
 
-def _decode_event(log: Log) -> Event:
-    name, values = load_abi().decode_log(log.topics, log.data)
-    place = {"block_number": log.block_number, "log_index": log.log_index, "tx_hash": log.tx_hash}
-    return build_struct(EVENTS[name], {**place, **values})
+def _decode_event(log: LogReceipt) -> Event:
+    decoded = _load_events()[log["topics"][0].to_0x_hex()].process_log(log)
+    place = {
+        "block_number": decoded["blockNumber"],
+        "log_index": decoded["logIndex"],
+        "tx_hash": decoded["transactionHash"].to_0x_hex(),
+    }
+    return build_struct(EVENTS[decoded["event"]], {**place, **decoded["args"]})

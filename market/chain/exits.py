@@ -1,11 +1,13 @@
 """Sending what anyone may send: a race that somebody else wins is not an error."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from eth_account.signers.local import LocalAccount
 
+from market.chain.calls import Calls
 from market.chain.client import Chain
+from market.chain.structs import JobStatus
 from market.chain.transactions import Call
 from market.protocol.errors import TransactionReverted
 from market.protocol.lifecycle import LeaseStatus
@@ -35,14 +37,14 @@ def build_exit(chain: Chain, lease_id: int, status: LeaseStatus) -> Call | None:
     return _EXITS[status](calls, lease_id)
 
 
-_EXITS: Final = {
-    LeaseStatus.EXPIRED: lambda calls, lease: calls.expire(lease),
-    LeaseStatus.UNDRAWN: lambda calls, lease: calls.slash(lease),
-    LeaseStatus.AUDITOR_SILENT: lambda calls, lease: calls.replace_auditor(lease),
-    LeaseStatus.PROVIDER_SILENT: lambda calls, lease: calls.slash(lease),
-    LeaseStatus.REVEAL_MISSED: lambda calls, lease: calls.replace_auditor(lease),
-    LeaseStatus.FORFEITED: lambda calls, lease: calls.slash(lease),
-    LeaseStatus.FINAL: lambda calls, lease: calls.settle(lease),
+_EXITS: Final[Mapping[LeaseStatus, Callable[[Calls, int], Call]]] = {
+    LeaseStatus.EXPIRED: Calls.expire,
+    LeaseStatus.UNDRAWN: Calls.slash,
+    LeaseStatus.AUDITOR_SILENT: Calls.replace_auditor,
+    LeaseStatus.PROVIDER_SILENT: Calls.slash,
+    LeaseStatus.REVEAL_MISSED: Calls.replace_auditor,
+    LeaseStatus.FORFEITED: Calls.slash,
+    LeaseStatus.FINAL: Calls.settle,
 }
 
 
@@ -52,3 +54,14 @@ def send_exit(chain: Chain, account: LocalAccount, lease_id: int, status: LeaseS
     if call is None:
         return False
     return send_if_due(chain, account, call, lambda: chain.get_status(lease_id) is status)
+
+
+def send_seed(chain: Chain, account: LocalAccount, job_id: int) -> bool:
+    """Draw the seed of a funded job, if its block is there; return whether this did it."""
+    seed_block = chain.get_job(job_id).seed_block
+    if chain.get_height() < seed_block:
+        return False
+    call = chain.calls.draw_seed(job_id, chain.get_header_rlp(seed_block))
+    return send_if_due(
+        chain, account, call, lambda: chain.get_job_status(job_id) is JobStatus.FUNDED
+    )

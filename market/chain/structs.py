@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_typ
 
 from pydantic import PlainSerializer
 
+from market.chain.abi import to_snake_case
 from market.protocol.lifecycle import LeaseStatus
 from market.protocol.spec import HexHash, Wei
 
@@ -159,9 +160,10 @@ class Ticket:
 
 
 def build_struct(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Return the dataclass ``kind`` of the decoded ``values``, which have exactly its fields."""
+    """Return the dataclass ``kind`` of ``values``, which have its fields under Solidity's names."""
     hints = get_type_hints(kind)
-    return kind(**{name: _build_value(hints[name], value) for name, value in values.items()})
+    named = {to_snake_case(name): value for name, value in values.items()}
+    return kind(**{name: _build_value(hints[name], value) for name, value in named.items()})
 
 
 def _build_value(hint: Any, value: Any) -> Any:  # what a type hint, and a decoded value, can be

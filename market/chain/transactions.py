@@ -6,18 +6,19 @@ is harmless. Only a call whose nonce another transaction has spent is signed ane
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from eth_account.signers.local import LocalAccount
 from eth_account.types import TransactionDictType
-from eth_typing import HexStr
+from eth_typing import BlockNumber, ChecksumAddress, HexStr
 from eth_utils.address import to_checksum_address
-from eth_utils.hexadecimal import decode_hex
+from web3.exceptions import TransactionNotFound
+from web3.types import LogReceipt, TxParams, Wei
 
-from market.chain.abi import load_abi
+from market.chain.abi import explain
 from market.chain.rpc import Rpc, RpcError
 from market.protocol.errors import ChainError, NodeUnavailable, TransactionReverted
 
@@ -44,22 +45,10 @@ class SignedCall:
     """A call that can be broadcast any number of times and happens at most once."""
 
     call: Call
-    sender: str
+    sender: ChecksumAddress
     nonce: int
     raw: bytes
-    tx_hash: str
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """What a contract logged, undecoded, and where it stands."""
-
-    address: str
-    topics: tuple[bytes, ...]
-    data: bytes
-    block_number: int
-    log_index: int
-    tx_hash: str
+    tx_hash: HexStr
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +59,7 @@ class Receipt:
     tx_hash: str
     block_number: int
     gas_used: int
-    logs: tuple[Log, ...]
+    logs: tuple[LogReceipt, ...]
     created: str | None
 
 
@@ -100,35 +89,36 @@ class Sender:
 
     def get_chain_id(self) -> int:
         """Return the id of the node's chain."""
-        return int(self.rpc.call("eth_chainId", []), 16)
+        return self.rpc.eth.chain_id
 
-    def simulate(self, sender: str, call: Call) -> int:
+    def simulate(self, sender: ChecksumAddress, call: Call) -> int:
         """Return the gas that ``call`` would take; raise TransactionReverted if it would revert."""
         try:
-            return int(self.rpc.call("eth_estimateGas", [_describe(sender, call)]), 16)
+            # "pending": in the block to come, where a draw sees the hash of the latest
+            return self.rpc.eth.estimate_gas(_describe(sender, call), "pending")
         except RpcError as error:
-            raise load_abi().explain(error) from error
+            raise explain(error) from error
 
     def sign(self, account: LocalAccount, call: Call) -> SignedCall:
         """Return ``call`` signed with the account's next nonce, after it was simulated."""
         gas = self.simulate(account.address, call) * _GAS_MARGIN_PERCENT // 100
-        tip = int(self.rpc.call("eth_maxPriorityFeePerGas", []), 16)
-        block = self.rpc.call("eth_getBlockByNumber", ["latest", False])
+        tip = self.rpc.eth.max_priority_fee
+        base_fee = self.rpc.eth.get_block("latest")["baseFeePerGas"]
         nonce = self._get_pending_nonce(account.address)
         fields: TransactionDictType = {
             "type": 2,
             "chainId": self.get_chain_id(),
             "nonce": nonce,
-            "to": HexStr(call.to or ""),
+            "to": HexStr("" if call.to is None else to_checksum_address(call.to)),
             "data": call.data,
             "value": call.value,
             "gas": gas,
             "maxPriorityFeePerGas": tip,
-            "maxFeePerGas": int(block["baseFeePerGas"], 16) * _BASE_FEE_MARGIN + tip,
+            "maxFeePerGas": base_fee * _BASE_FEE_MARGIN + tip,
         }
         signed = account.sign_transaction(fields)
-        tx_hash = "0x" + bytes(signed.hash).hex()
-        return SignedCall(call, account.address, nonce, bytes(signed.raw_transaction), tx_hash)
+        raw, tx_hash = bytes(signed.raw_transaction), HexStr(signed.hash.to_0x_hex())
+        return SignedCall(call, account.address, nonce, raw, tx_hash)
 
     def broadcast(self, signed: SignedCall) -> Receipt:
         """Return the receipt of ``signed``, sending its bytes as often as it takes.
@@ -167,16 +157,24 @@ class Sender:
                     del self._unresolved[key]
                     return receipt
 
-    def _get_pending_nonce(self, address: str) -> int:
-        return int(self.rpc.call("eth_getTransactionCount", [address, "pending"]), 16)
+    def _get_pending_nonce(self, address: ChecksumAddress) -> int:
+        return self.rpc.eth.get_transaction_count(address, "pending")
 
     def _find_receipt(self, signed: SignedCall) -> Receipt | None:
-        found = self.rpc.call("eth_getTransactionReceipt", [signed.tx_hash])
-        if found is None:
+        try:
+            found = self.rpc.eth.get_transaction_receipt(signed.tx_hash)
+        except TransactionNotFound:
             return None
-        if int(found["status"], 16) == 0:
+        if found["status"] == 0:
             raise self._explain_failure(signed, found["blockNumber"])
-        receipt = _parse_receipt(signed.call.function, found)
+        receipt = Receipt(
+            function=signed.call.function,
+            tx_hash=signed.tx_hash,
+            block_number=found["blockNumber"],
+            gas_used=found["gasUsed"],
+            logs=tuple(found["logs"]),
+            created=found.get("contractAddress"),
+        )
         fields = {"function": receipt.function, "tx_hash": receipt.tx_hash}
         logger.info("transaction mined", extra={**fields, "gas_used": receipt.gas_used})
         return receipt
@@ -186,7 +184,7 @@ class Sender:
         if self._is_known(signed):
             return
         try:
-            self.rpc.call("eth_sendRawTransaction", ["0x" + signed.raw.hex()])
+            self.rpc.eth.send_raw_transaction(signed.raw)
         except RpcError as error:
             if self._is_known(signed):  # somebody else gave it the same bytes meanwhile
                 return
@@ -199,14 +197,18 @@ class Sender:
         )
 
     def _is_known(self, signed: SignedCall) -> bool:
-        return self.rpc.call("eth_getTransactionByHash", [signed.tx_hash]) is not None
+        try:
+            self.rpc.eth.get_transaction(signed.tx_hash)
+        except TransactionNotFound:
+            return False
+        return True
 
-    def _explain_failure(self, signed: SignedCall, block: str) -> ChainError:
+    def _explain_failure(self, signed: SignedCall, block: BlockNumber) -> ChainError:
         """Return why a mined call reverted, as far as the state of its block still shows it."""
         try:
-            self.rpc.call("eth_call", [_describe(signed.sender, signed.call), block])
+            self.rpc.eth.call(_describe(signed.sender, signed.call), block)
         except RpcError as error:
-            return load_abi().explain(error)
+            return explain(error)
         return TransactionReverted("UnexplainedRevert", (signed.tx_hash,))
 
 
@@ -221,30 +223,8 @@ def _iterate_attempts(patience_s: float) -> Iterator[None]:
         pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
-def _describe(sender: str, call: Call) -> dict[str, str]:
-    described = {"from": sender, "data": "0x" + call.data.hex(), "value": hex(call.value)}
-    return described if call.to is None else {**described, "to": call.to}
-
-
-def parse_log(log: Mapping[str, Any]) -> Log:
-    """Return a log as a node answers it."""
-    return Log(
-        address=to_checksum_address(log["address"]),
-        topics=tuple(decode_hex(topic) for topic in log["topics"]),
-        data=decode_hex(log["data"]),
-        block_number=int(log["blockNumber"], 16),
-        log_index=int(log["logIndex"], 16),
-        tx_hash=log["transactionHash"],
-    )
-
-
-def _parse_receipt(function: str, found: Mapping[str, Any]) -> Receipt:
-    created = found.get("contractAddress")
-    return Receipt(
-        function=function,
-        tx_hash=found["transactionHash"],
-        block_number=int(found["blockNumber"], 16),
-        gas_used=int(found["gasUsed"], 16),
-        logs=tuple(parse_log(log) for log in found["logs"]),
-        created=None if created is None else to_checksum_address(created),
-    )
+def _describe(sender: ChecksumAddress, call: Call) -> TxParams:
+    described: TxParams = {"from": sender, "data": call.data, "value": Wei(call.value)}
+    if call.to is not None:
+        described["to"] = to_checksum_address(call.to)
+    return described

@@ -5,6 +5,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Annotated, Final
 
 import typer
+from eth_utils.address import is_address, to_checksum_address
 from pydantic import BaseModel
 
 from market.chain import devnet
@@ -63,6 +64,13 @@ def parse_amount(text: str) -> int:
     return int(amount)
 
 
+def parse_address(text: str) -> str:
+    """Return the address in ``text`` with its checksum."""
+    if not is_address(text):
+        raise typer.BadParameter(f"{text!r} is not an address")
+    return to_checksum_address(text)
+
+
 Amount = Annotated[int, typer.Argument(parser=parse_amount, metavar="AMOUNT")]
 
 
@@ -93,7 +101,10 @@ def show_key(as_json: Json = False) -> None:  # noqa: FBT002 - an option
 
 
 def show_account(
-    address: Annotated[str | None, typer.Argument(help="Default: that of your key.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Argument(parser=parse_address, metavar="ADDRESS", help="Default: your key's."),
+    ] = None,
     as_json: Json = False,  # noqa: FBT002 - an option
 ) -> None:
     """Show what an address has in its wallet, as credit and at stake."""

@@ -2,15 +2,14 @@
 
 import signal
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-import uvicorn
 
-from market.api.app import create_app
 from market.chain.client import Chain, connect
 from market.chain.deployment import (
     DEVNET,
@@ -26,6 +25,7 @@ from market.chain.transactions import Sender
 from market.commands.output import Json, build_facts, emit
 from market.protocol.errors import ChainError, MarketError
 from market.settings import Settings, read_settings
+from market.storage.blobs import BlobStore
 
 api = typer.Typer(no_args_is_help=True, help="The web API.")
 
@@ -49,6 +49,8 @@ def run_devnet(
     """Run a local chain with the market on it, until it is interrupted; its state is kept.
 
     A first run deploys the market, with seconds for clocks, and writes the deployment file."""
+    if serve:
+        _load_web_stack()  # or refuse before anything starts
     settings = read_settings()
     state_file = settings.data_dir / "devnet.json"
     state_file.parent.mkdir(parents=True, exist_ok=True)
@@ -97,8 +99,21 @@ def register(app: typer.Typer) -> None:
 
 
 def _serve(chain: Chain, settings: Settings, host: str, port: int) -> None:
-    app = create_app(chain, settings.open_store())
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    create_app, run = _load_web_stack()
+    run(create_app(chain, settings.open_store()), host=host, port=port, log_level="warning")
+
+
+def _load_web_stack() -> tuple[Callable[[Chain, BlobStore], Any], Callable[..., None]]:
+    """Return what builds the application and what runs it; a provider installs neither."""
+    try:
+        import uvicorn
+
+        from market.api.app import create_app
+    except ModuleNotFoundError as error:
+        raise MarketError(
+            f"serving the API needs {error.name}: install touchstone-market[api]"
+        ) from error
+    return create_app, uvicorn.run
 
 
 def _ensure_deployed(devnet: Devnet, path: Path) -> Deployment:

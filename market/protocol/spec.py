@@ -126,7 +126,9 @@ class JobSpec(_Document):
     @model_validator(mode="after")
     def _check_terms(self) -> Self:
         if self.rounds * self.slots > MAX_SHARDS:
-            raise ValueError(f"{self.rounds} rounds of {self.slots} slots: at most {MAX_SHARDS} shards")
+            raise ValueError(
+                f"{self.rounds} rounds of {self.slots} slots: at most {MAX_SHARDS} shards"
+            )
         if self.terms.samples > self.segments:
             raise ValueError(f"{self.terms.samples} samples of {self.segments} segments")
         least = compute_minimum_stake(self.terms, self.segments)

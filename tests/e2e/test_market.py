@@ -8,6 +8,9 @@ import torch
 from market.chain.devnet import get_account
 from market.chain.events import AuditMismatched, LeaseSettled, LeaseSlashed, ShardAttested
 from market.protocol.lifecycle import LeaseStatus
+from market.protocol.program import TensorRole
+from market.protocol.sampling import compute_job_seed
+from market.storage.cid import Cid
 from tests.e2e.conftest import TERMS
 from tests.trainer.tiny_job import SCHEDULE
 from trainer.evidence import fetch_manifest, fetch_record_state, find_shard
@@ -112,17 +115,16 @@ def test_a_provider_that_begins_from_a_base_of_its_own_is_caught_at_record_0(ope
     world.parties.pop(0)
     cheater = world.add_provider(2)
     dishonest = world.parties[-1]
-    begin = dishonest._begin
+    compute = dishonest._compute_prestate
 
-    def begin_elsewhere(files, shard):  # its trace is consistent, from a base that nobody gave it
-        zeros = {name: torch.zeros_like(t) for name, t in files.initial.items()}
-        dishonest_files = replace(files, initial={**files.initial, **zeros})
-        honest = begin(files, shard)
-        forged = begin(dishonest_files, shard)
-        record = forged.records[0].model_copy(update={"slot_root": honest.records[0].slot_root})
-        return forged.model_copy(update={"records": (record,)})
+    def begin_elsewhere(files, job_id, round_index, slot):
+        state = compute(files, job_id, round_index, slot)
+        weights = files.program.find_inputs(TensorRole.BASE)
+        return {**state, **{name: torch.zeros_like(state[name]) for name in weights}}
 
-    dishonest._begin = begin_elsewhere
+    dishonest._compute_prestate = (
+        begin_elsewhere  # what follows is true, from a base nobody gave it
+    )
 
     world.run_until(lambda: LeaseStatus.MISMATCHED in world.statuses().values())
 
@@ -191,3 +193,77 @@ def test_an_auditor_that_is_silent_is_replaced_and_the_provider_is_paid(open_wor
     world.run_until_attested()
 
     assert world.chain.get_provider_stake(provider).staked == 9 * TERMS.stake_per_lease
+
+
+def test_auditors_alone_draw_the_seed_of_a_job(open_world):
+    world = open_world()
+    world.add_auditor(4)
+
+    world.run_until(lambda: world.chain.get_job(world.job_id).seeded)
+
+    seed_block = world.chain.get_job(world.job_id).seed_block
+    block = world.chain.rpc.call("eth_getBlockByNumber", [hex(seed_block), False])
+    mix_hash = bytes.fromhex(block["mixHash"][2:])
+    assert world.chain.get_seed(world.job_id) == compute_job_seed(world.job_id, mix_hash)
+
+
+@pytest.mark.parametrize("missing", ["dataset", "program"])
+def test_a_provider_claims_nothing_of_a_job_whose_blobs_it_cannot_fetch(open_world, missing):
+    world = open_world()
+    world.add_provider(2)
+    cid = Cid(getattr(world.spec, missing).cid)
+    kept = world.store.get(cid, 10**8)
+    world.store.delete(cid)
+
+    world.run_until(lambda: world.chain.get_job(world.job_id).seeded)
+    for _ in range(5):
+        world.parties[0].take_turn()
+
+    assert world.leases() == {}
+    world.store.put(kept)  # late, and nothing is lost
+    world.run_until(lambda: len(world.leases()) == 1)
+
+
+def test_a_provider_refuses_a_job_whose_program_is_not_the_specs(open_world):
+    world = open_world()
+    world.add_provider(2)
+    damaged = world.folder / "store" / world.spec.program.cid
+    data = bytearray(damaged.read_bytes())
+    data[100] ^= 1
+    damaged.write_bytes(data)
+
+    world.run_until(lambda: world.chain.get_job(world.job_id).seeded)
+    for _ in range(5):
+        world.parties[0].take_turn()
+
+    assert world.leases() == {}
+
+
+def test_states_that_another_lease_begins_from_survive_the_end_of_a_lease(open_world):
+    world = open_world()
+    world.add_provider(2, skip_half, leases=2)  # both leases of round 0 begin from one state
+    world.add_auditor(4)
+    world.run_until(lambda: len(world.leases()) == 2)
+    world.devnet.advance_time(6)
+    world.run_until(lambda: LeaseStatus.SLASHED in world.statuses().values())
+
+    world.run_until(lambda: set(world.statuses().values()) == {LeaseStatus.SLASHED})
+
+    assert len(list(world.ledger().iterate(LeaseSlashed))) == 2
+
+
+def test_a_withdrawn_commitment_costs_a_fee_and_reopens_the_shard(open_world):
+    world = open_world()
+    address = world.add_provider(2)
+    world.run_until(lambda: LeaseStatus.LEASED in world.statuses().values())
+    (lease,) = world.leases()
+    while world.chain.get_status(lease) is LeaseStatus.LEASED:
+        world.parties[0].take_turn()  # and no block more, so that the draw is not half-way yet
+
+    world.chain.send(get_account(2), world.chain.calls.withdraw_commitment(lease))
+
+    assert world.chain.get_status(lease) is LeaseStatus.WITHDRAWN
+    assert world.chain.find_lease(world.job_id, 0, 0) is None
+    left = world.chain.get_provider_stake(address)
+    assert left.locked == 0
+    assert 0 < left.staked < TERMS.stake_per_lease

@@ -40,6 +40,12 @@ def _run_forms() -> list[tuple[str, ConformanceReport]]:
     ]
 
 
+def use_threads(threads: int | None) -> None:
+    """Let torch use so many threads in this process; as many as there are cores if None."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
 def require_release_arithmetic() -> None:
     """Raise NondeterministicEnvironment unless every form gives the release's digest."""
     for _, report in _run_forms():

@@ -47,6 +47,7 @@ class Wish:
     samples: int
     price: int
     audit_fee: int
+    poison_value: int
     stake: int | None  # None: the least allowed
     lease_time: int
     hours: int
@@ -63,6 +64,7 @@ class Wish:
             price_per_shard=self.price,
             audit_fee=self.audit_fee,
             stake_per_lease=self.stake or 0,
+            poison_value=self.poison_value,
             lease_time_s=self.lease_time,
             samples=self.samples,
             deadline=int(time.time()) + self.hours * _HOUR_S,

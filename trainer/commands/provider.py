@@ -2,10 +2,12 @@
 
 from typing import Final
 
+from rich.progress import TaskID
+
 from market.commands.output import build_progress
 from market.settings import Settings, read_settings
 from market.storage.blobs import BlobStore
-from trainer.commands.conformance import require_release_arithmetic
+from trainer.commands.conformance import require_release_arithmetic, use_threads
 from trainer.daemon import configure_logging, run_loop
 from trainer.evidence import Shard
 from trainer.execution import Executor
@@ -18,7 +20,7 @@ POLL_S: Final = 0.5
 def build_provider(settings: Settings, threads: int | None, train: TrainSegment) -> Provider:
     """Return the provider whose key, blobs and home the settings name."""
     progress = build_progress()
-    bars: dict[int, int] = {}
+    bars: dict[int, TaskID] = {}
     is_seen = progress.console.is_terminal
 
     def show_step(shard: Shard, step: int, steps: int) -> None:
@@ -47,6 +49,7 @@ def build_provider(settings: Settings, threads: int | None, train: TrainSegment)
 def provide(threads: int | None, train: TrainSegment) -> None:
     """Provide until a signal ends it."""
     configure_logging()
+    use_threads(threads)
     require_release_arithmetic()
     settings = read_settings()
     settings.data_dir.mkdir(parents=True, exist_ok=True)

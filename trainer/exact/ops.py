@@ -29,7 +29,7 @@ class ExactOps(Protocol):
     def run_quantize(self, x: Tensor, bits: int, q: Tensor, exponents: Tensor, /) -> None:
         """Quantize rows."""
 
-    def run_dot(  # noqa: PLR0913, PLR0917 - see torch_ops
+    def run_dot(  # noqa: PLR0913 - see torch_ops
         self,
         qa: Tensor,
         ea: Tensor,
@@ -49,7 +49,7 @@ class ExactOps(Protocol):
     def run_max(self, x: Tensor, reduced: int, out: Tensor, /) -> None:
         """Take the maximum over the last axes."""
 
-    def run_gather(  # noqa: PLR0913, PLR0917 - see torch_ops
+    def run_gather(  # noqa: PLR0913 - see torch_ops
         self,
         index: Tensor,
         source: Tensor,

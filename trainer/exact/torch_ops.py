@@ -70,7 +70,7 @@ def run_quantize(x: Tensor, bits: int, q: Tensor, exponents: Tensor) -> None:
     q.copy_(_to_fixed_point(x, exponents.unsqueeze(-1), bits - 1))
 
 
-def run_dot(  # noqa: PLR0913, PLR0917 - two quantized operands
+def run_dot(  # noqa: PLR0913 - two quantized operands
     qa: Tensor,
     ea: Tensor,
     qb: Tensor,
@@ -118,7 +118,7 @@ def run_max(x: Tensor, reduced: int, out: Tensor) -> None:
     out.copy_(_order_key(keys.amax(-1)).view(torch.float32))
 
 
-def run_gather(  # noqa: PLR0913, PLR0917 - a source's view is an offset and strides
+def run_gather(  # noqa: PLR0913 - a source's view is an offset and strides
     index: Tensor,
     source: Tensor,
     offset: int,

@@ -1,7 +1,7 @@
 """What `touchstone auditor run` does."""
 
 from market.settings import Settings, read_settings
-from trainer.commands.conformance import require_release_arithmetic
+from trainer.commands.conformance import require_release_arithmetic, use_threads
 from trainer.commands.provider import POLL_S
 from trainer.daemon import configure_logging, run_loop
 from trainer.execution import Executor
@@ -25,5 +25,6 @@ def build_auditor(settings: Settings, threads: int | None) -> Auditor:
 def audit(threads: int | None) -> None:
     """Audit until a signal ends it."""
     configure_logging()
+    use_threads(threads)
     require_release_arithmetic()
     run_loop(build_auditor(read_settings(), threads).take_turn, POLL_S)

@@ -14,7 +14,7 @@ from market.protocol.errors import InvalidTransition, NotFound
 from market.protocol.spec import HexHash
 from market.settings import read_settings
 from market.storage.blobs import BlobStore
-from trainer.commands.conformance import require_release_arithmetic
+from trainer.commands.conformance import require_release_arithmetic, use_threads
 from trainer.evidence import Shard, compute_base, list_attested
 from trainer.execution import Executor
 from trainer.jobs import JobFiles, fetch_job, fetch_spec
@@ -69,6 +69,7 @@ def _report_shard(result: ShardReplay) -> ReplayedShard:
 
 def replay_job(job_id: int, threads: int | None, *, as_json: bool) -> None:
     """Print whether every record of a job is reproduced; exit 0 if so, else 1."""
+    use_threads(threads)
     require_release_arithmetic()
     settings = read_settings()
     store = settings.open_store()

@@ -73,4 +73,5 @@ class Scene:
         named = {f"TOUCHSTONE_{key}": str(value) for key, value in facts.items()}
         others = {k: v for k, v in os.environ.items() if not k.startswith("TOUCHSTONE_")}
         anvil = {k: v for k, v in os.environ.items() if k == "TOUCHSTONE_ANVIL"}
-        return {**others, **anvil, **named}
+        # Many processes share few cores: a thread that waits must not burn one.
+        return {**others, **anvil, **named, "OMP_WAIT_POLICY": "passive"}

@@ -1,6 +1,7 @@
 """What the demo measured and saw, gathered from the chain, the store and the clock."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,8 +155,8 @@ class Sources:
         gas = collect_gas(self.chain)
         return gas, sum(sum(gas[kind]) // len(gas[kind]) for kind in LIFECYCLE)
 
-    def list_curves(self) -> list[Curve]:
-        """Return the training loss of every committed lease."""
+    def list_curves(self, names: Mapping[str, str]) -> list[Curve]:
+        """Return the training loss of every committed lease; ``names`` are the providers'."""
         curves = []
         for committed in self.ledger.iterate(TraceCommitted):
             lease = committed.lease_id
@@ -163,14 +164,15 @@ class Sources:
             spec = self.files.spec
             manifest = fetch_manifest(self.ledger, self.store, lease, spec.segments)
             metrics: Tensor = fetch_metrics(self.files, self.store, manifest)
-            mismatch = self.ledger.find(AuditMismatched, lease)
             curves.append(
                 Curve(
+                    lease,
+                    names[claimed.provider],
                     claimed.round,
                     claimed.slot,
                     metrics[:, 0].tolist(),
                     self.ledger.get(SegmentsDrawn, lease).segments,
-                    mismatch.record_index if mismatch else None,
+                    self.ledger.find(AuditMismatched, lease) is not None,
                 )
             )
         return curves

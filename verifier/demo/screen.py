@@ -126,6 +126,8 @@ class Screen:
 
 def _build_grid(rows: Sequence[tuple[str, str]]) -> Table:
     grid = Table.grid(padding=(0, 3))
+    grid.add_column()
+    grid.add_column(overflow="fold")
     for name, value in rows:
         grid.add_row(Text(name, "dim"), value)
     return grid

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -45,7 +46,7 @@ from verifier.demo.reference import (
     ReferenceLosses,
     read_held_out,
 )
-from verifier.demo.screen import Screen, show_path, show_report, show_step
+from verifier.demo.screen import NAMES, Screen, show_path, show_report, show_step
 
 SCHEDULE: Final = {"rounds": 2, "slots": 3, "segments": 8, "steps": 20}
 STAKE: Final = "0.06ether"
@@ -101,7 +102,7 @@ class Demo:
             ledger = Ledger(chain)
             self._train(chain, ledger, spec, job_id)
             with self._time("settlement"):
-                self._settle(chain, ledger, spec, job_id)
+                self._settle(chain, ledger, spec)
             with self._time("waiting for the fp32 run"):
                 self._stage.wait_for("reference", _WORK_TIMEOUT_S)
             with self._time("receipt and evaluation"):
@@ -147,6 +148,8 @@ class Demo:
             key = self._home / party.name / "key.json"
             key.parent.mkdir(parents=True, exist_ok=True)
             write_key(key, get_account(party.account), passphrase)
+        arithmetic = json.loads(self._command(REQUESTER, "conformance", "--json"))
+        show_step(f"this machine's arithmetic is the release's: {arithmetic['digest'][:16]}...")
         wait_until(self._is_open, _START_TIMEOUT_S, "the API's first answer")
 
     def _is_open(self) -> bool:
@@ -190,11 +193,11 @@ class Demo:
             self._start_reference(chain, job_id)
             for round_index in range(spec.rounds):
                 with self._time(f"round {round_index + 1}, audits included"):
-                    self._watch(
-                        screen,
-                        lambda done=round_index: chain.get_job(job_id).round > done,
-                        f"round {round_index + 1}",
-                    )
+                    is_over = partial(self._is_round_over, chain, job_id, round_index)
+                    self._watch(screen, is_over, f"the end of round {round_index + 1}")
+
+    def _is_round_over(self, chain: Chain, job_id: int, round_index: int) -> bool:
+        return chain.get_job(job_id).round > round_index
 
     def _start_reference(self, chain: Chain, job_id: int) -> None:
         files = [str(self._home / "spec.json"), str(chain.get_seed(job_id))]
@@ -210,7 +213,7 @@ class Demo:
 
         wait_until(is_done, _WORK_TIMEOUT_S, what)
 
-    def _settle(self, chain: Chain, ledger: Ledger, spec: JobSpec, job_id: int) -> None:
+    def _settle(self, chain: Chain, ledger: Ledger, spec: JobSpec) -> None:
         window = chain.get_config().challenge_window
         show_step(f"the devnet's clock is turned {window} s on, past the challenge window")
         chain.rpc.call("evm_increaseTime", [window])
@@ -239,7 +242,7 @@ class Demo:
         files = fetch_job(store, spec)
         sources = Sources(chain, ledger, store, files, job_id)
         losses = ReferenceLosses.model_validate_json((home / "reference.json").read_bytes())
-        plot_losses(plot, sources.list_curves(), losses.training, spec.steps_per_segment)
+        plot_losses(plot, sources.list_curves(NAMES), losses.training, spec.steps_per_segment)
         gas, lifecycle = sources.measure_gas()
         slashes = sources.list_slashes()
         before, after, sample, parameters = self._evaluate(spec, model)

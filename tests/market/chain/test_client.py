@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import rlp
+from eth_utils.abi import filter_abi_by_type
 
-from market.chain.abi import load_abi
+from market.chain.abi import load_contract, to_snake_case
 from market.chain.client import connect
+from market.chain.costs import collect_gas
 from market.chain.deployment import DEVNET, Config, read_deployment
 from market.chain.events import (
     EVENTS,
@@ -31,7 +33,13 @@ from market.chain.structs import (
     StateOpening,
     Trace,
 )
-from market.protocol.errors import ChainError, MarketError, NotFound, TransactionReverted
+from market.protocol.errors import (
+    ChainError,
+    MarketError,
+    NotFound,
+    ProtocolError,
+    TransactionReverted,
+)
 from market.protocol.lifecycle import LeaseStatus
 from market.protocol.sampling import compute_job_seed, draw_segments
 from tests.market.chain.synthetic import (
@@ -175,25 +183,58 @@ def test_a_market_that_is_not_there_is_told_from_one_that_is(chain, devnet):
         wrong.require_deployed()
 
 
+def test_the_gas_of_every_transaction_is_told_by_function(chain, spec, post_job, claim_shard):
+    claim_shard(post_job(spec))
+
+    gas = collect_gas(chain)
+
+    assert set(gas) == {"createJob", "drawSeed", "stake", "buyTickets", "claim"}
+    assert all(len(amounts) == 1 and amounts[0] > 21_000 for amounts in gas.values())
+
+
+def test_an_address_without_its_checksum_is_as_good_in_a_deployment_file(chain, devnet):
+    market = chain.deployment.market.lower()
+    plain = chain.deployment.model_copy(update={"market": market})
+
+    with connect(devnet.url, plain) as same:
+        same.require_deployed()
+        same.send(PROVIDER, same.calls.stake(7))
+
+    assert chain.get_provider_stake(PROVIDER.address).staked == 7
+
+
+def test_an_argument_that_does_not_fit_is_refused(chain):
+    with pytest.raises(ProtocolError, match="getJob"):
+        chain.get_job(-1)
+    with pytest.raises(ProtocolError, match="claim"):
+        chain.calls.claim(1, 2, 2**256)
+
+
 def test_the_constants_are_those_of_the_deployment(chain):
     assert chain.get_config() == DEVNET
 
 
 def test_every_event_of_the_contract_has_a_type_with_its_fields():
-    for entry in load_abi().events.values():
-        fields = {parameter.name for parameter in entry.inputs}
+    events = filter_abi_by_type("event", load_contract().abi)
+    for entry in events:
         place = {"block_number", "log_index", "tx_hash"}
-        assert fields | place == set(EVENTS[entry.name].__dataclass_fields__)
-    assert {entry.name for entry in load_abi().events.values()} == set(EVENTS)
+        assert _name_parts(entry["inputs"]) | place == set(
+            EVENTS[entry["name"]].__dataclass_fields__
+        )
+    assert {entry["name"] for entry in events} == set(EVENTS)
+
+
+def _name_parts(parameters) -> set[str]:
+    return {to_snake_case(parameter["name"]) for parameter in parameters}
 
 
 @pytest.mark.parametrize(
     ("view", "kind"), [("getJob", Job), ("getLease", Lease), ("config", Config)]
 )
 def test_every_struct_of_a_view_has_a_type_with_its_fields(view, kind):
-    (struct,) = load_abi().functions[view].outputs
+    (struct,) = load_contract().functions[view].abi["outputs"]
 
-    assert [field.name for field in struct.fields] == list(kind.__dataclass_fields__)
+    assert _name_parts(struct["components"]) == set(kind.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(
@@ -209,9 +250,9 @@ def test_every_struct_of_a_view_has_a_type_with_its_fields(view, kind):
     ],
 )
 def test_every_struct_of_a_call_has_a_type_with_its_fields(function, position, kind):
-    struct = load_abi().functions[function].inputs[position]
+    struct = load_contract().functions[function].abi["inputs"][position]
 
-    assert [field.name for field in struct.fields] == list(kind.__dataclass_fields__)
+    assert _name_parts(struct["components"]) == set(kind.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(("kind", "source"), [(LeaseStatus, "Leases"), (JobStatus, "Jobs")])

@@ -2,13 +2,12 @@
 
 import json
 
-import httpx
 import pytest
 import rlp
 
 from market.chain.headers import encode_header, get_header_rlp
-from market.chain.rpc import Rpc
 from market.protocol.errors import ChainError, NotFound
+from tests.market.chain.nodes import fake_node
 
 
 def test_the_headers_of_many_blocks_hash_to_their_blocks(devnet):
@@ -26,10 +25,9 @@ def test_a_header_with_an_unknown_field_is_refused(devnet):
     block = devnet.rpc.call("eth_getBlockByNumber", ["0x0", False])
 
     future = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {**block, "hash": "0x" + "11" * 32}})
-    transport = httpx.MockTransport(lambda _: httpx.Response(200, text=future))
 
     with pytest.raises(ChainError, match="fields unknown here"):
-        get_header_rlp(Rpc("http://a.node", transport=transport), 0)
+        get_header_rlp(fake_node(200, future), 0)
 
 
 def test_zero_quantities_are_empty_strings_and_early_headers_are_short(devnet):

@@ -1,41 +1,48 @@
 """Sending happens once, whatever fails in between: the node, the connection, or another sender."""
 
+import json
 import threading
 
-import httpx
 import pytest
+import requests
 from eth_account import Account
+from requests.adapters import HTTPAdapter
 
 from market.chain.calls import Calls
 from market.chain.client import Chain, connect
 from market.chain.deployment import DEVNET, deploy
 from market.chain.devnet import Devnet, DevnetConfig, get_account
-from market.chain.rpc import Rpc, RpcError, get_tls
+from market.chain.rpc import Rpc, RpcError
 from market.chain.transactions import Call, Sender
 from market.protocol.errors import ChainError, NodeUnavailable, TransactionReverted
+from tests.market.chain.nodes import FakeAdapter, fake_node, make_response, reach
 
 PROVIDER = get_account(2)
 
 
-class LossyTransport(httpx.HTTPTransport):
+class LossyAdapter(HTTPAdapter):
     """Delivers requests to the node, and loses the answers to the next ``losses`` of ``method``."""
 
     def __init__(self, method: str, losses: int) -> None:
-        super().__init__(verify=get_tls())
+        super().__init__()
         self.method, self.losses = method, losses
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        response = super().handle_request(request)
-        if self.losses and self.method.encode() in request.content:
+    def send(self, request, *args, **options):
+        response = super().send(request, *args, **options)
+        if self.losses and self.method.encode() in request.body:
             self.losses -= 1
-            response.read()
-            raise httpx.ReadTimeout("the answer was lost", request=request)
+            response.close()
+            raise requests.ReadTimeout("the answer was lost")
         return response
 
 
 def _lossy(chain: Chain, method: str, losses: int) -> Chain:
-    rpc = Rpc(str(chain.rpc._url), transport=LossyTransport(method, losses))
+    rpc = reach(_get_url(chain), LossyAdapter(method, losses))
     return Chain(rpc, chain.deployment, patience_s=5)
+
+
+def _get_url(chain: Chain) -> str:
+    return f"http://{chain.rpc.name}"
 
 
 def _count_sent(chain: Chain) -> int:
@@ -61,7 +68,7 @@ def test_a_call_sent_again_after_the_node_was_mute_is_the_same_transaction(chain
             lossy.send(PROVIDER, chain.calls.stake(7))
         with pytest.raises(NodeUnavailable):
             lossy.send(PROVIDER, chain.calls.stake(7))
-        lossy.rpc._client._transport.losses = 0
+        lossy.rpc._session.get_adapter("http://").losses = 0
         lossy._patience_s = 5
 
         lossy.send(PROVIDER, chain.calls.stake(7))
@@ -118,7 +125,7 @@ def test_a_call_whose_nonce_another_spent_is_signed_anew(chain):
             return signed
 
     races = [1]
-    with Racing(Rpc(str(chain.rpc._url)), chain.deployment, patience_s=5) as racing:
+    with Racing(Rpc(_get_url(chain)), chain.deployment, patience_s=5) as racing:
         racing.send(PROVIDER, chain.calls.stake(7))
 
     assert chain.get_provider_stake(PROVIDER.address).staked == 8
@@ -158,7 +165,7 @@ def _sign_with_next_nonce(chain, account, call):
         def _get_pending_nonce(self, address):
             return super()._get_pending_nonce(address) + 1
 
-    with Later(Rpc(str(chain.rpc._url)), chain.deployment, patience_s=5) as later:
+    with Later(Rpc(_get_url(chain)), chain.deployment, patience_s=5) as later:
         return later.sign(account, call)
 
 
@@ -178,28 +185,63 @@ def test_an_error_of_another_contract_keeps_its_bytes(chain, devnet):
     assert caught.value.arguments == ("0xdeadbeef",)
 
 
+def _error(code: int, message: str, **more: str) -> str:
+    return json.dumps({"error": {"code": code, "message": message, **more}})
+
+
 @pytest.mark.parametrize(
-    ("response", "error"),
+    ("status", "text", "error"),
     [
-        (httpx.Response(503), NodeUnavailable),
-        (httpx.Response(429), NodeUnavailable),
-        (
-            httpx.Response(200, json={"error": {"code": -32005, "message": "later"}}),
-            NodeUnavailable,
-        ),
-        (httpx.Response(401, text="no"), ChainError),
-        (httpx.Response(200, text="<html>"), ChainError),
-        (httpx.Response(200, json=[]), ChainError),
-        (httpx.Response(200, json={"error": {"code": 3, "message": "no", "data": "0x"}}), RpcError),
+        (503, "", NodeUnavailable),
+        (429, "", NodeUnavailable),
+        (200, _error(-32005, "later"), NodeUnavailable),
+        (302, "", ChainError),
+        (401, "no", ChainError),
+        (200, "<html>", ChainError),
+        (200, "[]", ChainError),
+        (200, _error(3, "no", data="0x"), RpcError),
+        (400, _error(-32601, "no such method"), RpcError),
     ],
 )
-def test_what_a_node_answers_becomes_our_errors(response, error):
-    rpc = Rpc("http://a.node", transport=httpx.MockTransport(lambda _: response))
+def test_what_a_node_answers_becomes_our_errors(status, text, error):
+    rpc = fake_node(status, text)
 
-    with pytest.raises(error) as caught:
-        rpc.call("eth_chainId", [])
+    for ask in (lambda: rpc.call("eth_chainId", []), lambda: rpc.eth.chain_id):
+        with pytest.raises(error) as caught:
+            ask()
+        assert type(caught.value) is error
 
-    assert type(caught.value) is error
+
+@pytest.mark.parametrize("failure", [requests.ConnectionError, requests.Timeout])
+def test_no_request_is_sent_twice_and_no_key_of_an_url_is_shown(failure):
+    sent = []
+
+    def lose(request: requests.PreparedRequest) -> None:
+        sent.append(request)
+        raise failure(f"no answer from {request.url}")
+
+    rpc = reach("http://me:password@a.node/secret?key=secret", FakeAdapter(lose))
+
+    with pytest.raises(NodeUnavailable, match=r"no answer from a\.node to eth_chainId") as caught:
+        _ = rpc.eth.chain_id
+    assert len(sent) == 1
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_a_node_that_suggests_no_tip_is_asked_for_the_last_fees(chain):
+    def refuse(request: requests.PreparedRequest) -> requests.Response | None:
+        refused = b"eth_maxPriorityFeePerGas" in request.body
+        return make_response(200, _error(-32601, "no such method")) if refused else None
+
+    rpc = reach(_get_url(chain), FakeAdapter(refuse))
+    with (
+        Chain(rpc, chain.deployment, patience_s=5) as plain,
+        pytest.warns(UserWarning, match="eth_feeHistory"),
+    ):
+        plain.send(PROVIDER, chain.calls.stake(7))
+
+    assert chain.get_provider_stake(PROVIDER.address).staked == 7
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8545", "ws://a.node", "http://"])

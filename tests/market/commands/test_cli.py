@@ -21,7 +21,7 @@ from market.chain.client import Chain, connect
 from market.chain.deployment import DEVNET, read_deployment, write_deployment
 from market.chain.devnet import get_account
 from market.cli import build_app
-from market.commands.accounts import parse_amount
+from market.commands.accounts import parse_address, parse_amount
 from market.commands.output import format_wei
 from market.protocol.errors import (
     InvalidSignature,
@@ -309,3 +309,32 @@ def test_the_market_never_imports_torch():
     )
 
     assert ended.stdout == "[]\n"
+
+
+def _run_without_web_stack(program: str) -> subprocess.CompletedProcess[str]:
+    block = "import sys; sys.modules.update(dict.fromkeys(['fastapi', 'starlette', 'uvicorn']))"
+    command = [sys.executable, "-c", f"{block}; {program}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True)
+
+
+def test_all_but_serving_works_without_the_web_stack():
+    ended = _run_without_web_stack(
+        "import market.cli, market.api.client\n"
+        "market.cli.build_app()\n"
+        "try: market.cli.service.run_devnet(serve=True)\n"
+        "except market.cli.MarketError as error: print(error)"
+    )
+
+    assert "install touchstone-market[api]" in ended.stdout
+
+
+@pytest.mark.parametrize("address", ["", "0x12", "alice.eth"])
+def test_text_that_is_no_address_is_refused(address):
+    with pytest.raises(typer.BadParameter):
+        parse_address(address)
+
+
+def test_an_address_gets_its_checksum():
+    address = get_account(1).address
+
+    assert parse_address(address.lower()) == parse_address(address) == address

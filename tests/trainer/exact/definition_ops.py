@@ -36,7 +36,7 @@ def run_quantize(x: Tensor, bits: int, q: Tensor, exponents: Tensor) -> None:
     store([exponent for _, exponent in rows], exponents)
 
 
-def run_dot(  # noqa: PLR0917
+def run_dot(
     qa: Tensor,
     ea: Tensor,
     qb: Tensor,
@@ -60,7 +60,7 @@ def run_max(x: Tensor, reduced: int, out: Tensor) -> None:
     store([definition.max_f32(row) for row in to_rows(x, reduced)], out)
 
 
-def run_gather(  # noqa: PLR0917
+def run_gather(
     index: Tensor,
     source: Tensor,
     offset: int,
