@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
+from market.protocol.errors import InvalidSpec
 from market.protocol.program import TensorRole
 from market.protocol.spec import JobSpec, Terms
 from market.storage.blobs import BlobStore
@@ -37,8 +38,22 @@ class Recipe:
         )
 
     def build_model(self) -> Llama:
-        """The module as the job begins with it."""
+        """Return the module as the job begins with it."""
         return Llama(PRESETS[self.preset], self.seed)
+
+    def describe(self) -> str:
+        """Return what `read_recipe` reads back from a spec: the schedule stands there already."""
+        facts = {name: value for name, value in asdict(self).items() if name != "schedule"}
+        return json.dumps(facts, sort_keys=True)
+
+
+def read_recipe(spec: JobSpec) -> Recipe:
+    """Return the recipe of a job that `prepare_job` made; raise InvalidSpec for any other."""
+    schedule = Schedule(spec.rounds, spec.slots, spec.segments, spec.steps_per_segment)
+    try:
+        return Recipe(schedule=schedule, **json.loads(spec.model))
+    except (TypeError, ValueError) as error:
+        raise InvalidSpec(f"{spec.name!r} describes no preset: {error}") from error
 
 
 def prepare_job(
@@ -52,7 +67,7 @@ def prepare_job(
     return publish_job(
         store,
         name=name,
-        model=json.dumps({"preset": recipe.preset, **asdict(model.config)}, sort_keys=True),
+        model=recipe.describe(),
         program=step.program,
         outer=outer,
         dataset=dataset,

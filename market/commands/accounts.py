@@ -158,6 +158,16 @@ def buy_tickets(
         _send(settings, chain, call, as_json=as_json)
 
 
+@tickets.command("retire")
+def retire_ticket(
+    ticket_id: Annotated[int, typer.Argument(min=0, metavar="ID")],
+    as_json: Json = False,  # noqa: FBT002 - an option
+) -> None:
+    """Take a ticket of yours off the list, and its stake to your credit."""
+    with (settings := read_settings()).connect() as chain:
+        _send(settings, chain, chain.calls.retire_ticket(ticket_id), as_json=as_json)
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
     app.add_typer(keys, name="key")

@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from market.api.client import ApiClient
 from market.chain.client import Chain
 from market.chain.events import JobCreated, TraceCommitted, decode_events
+from market.chain.structs import JobStatus
+from market.commands.accounts import emit_receipt
 from market.commands.output import Json, build_facts, build_table, emit, format_wei
 from market.protocol.constants import MAX_DOCUMENT_BYTES
 from market.protocol.errors import InvalidTransition, NotFound
@@ -144,6 +146,14 @@ def post_job(
     emit(posted, build_facts(f"job {posted.job_id}", facts), as_json=as_json)
 
 
+@jobs.command("close")
+def close_job(job_id: JobId, as_json: Json = False) -> None:  # noqa: FBT002 - an option
+    """Refund what an ended job did not spend to its requester's credit; anyone may."""
+    with (settings := read_settings()).connect() as chain:
+        receipt = chain.send(settings.read_account(), chain.calls.close_job(job_id))
+    emit_receipt(receipt, as_json=as_json)
+
+
 @jobs.command("fetch")
 def fetch_job(
     job_id: JobId,
@@ -192,8 +202,8 @@ def _follow(chain: Chain, store: BlobStore, job_id: int) -> Iterator[EventEntry]
 
 
 def _is_over(details: JobDetails) -> bool:
-    done = details.job.round == details.job.rounds and details.job.active == 0
-    return done or details.job.closed
+    is_done = details.job.round == details.job.rounds or details.status is JobStatus.ENDED
+    return details.job.closed or (is_done and details.job.active == 0)
 
 
 def _fetch_manifest(

@@ -5,7 +5,6 @@
 import json
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,8 +13,8 @@ from torch import Tensor
 
 from market.protocol.spec import JobSpec, decode_spec
 from market.settings import read_settings
-from trainer.jobs import Schedule, fetch_job
-from trainer.prepare import Recipe
+from trainer.jobs import fetch_job
+from trainer.prepare import read_recipe
 from trainer.reference import ReferenceRun, compute_held_out_loss, train_reference
 
 HELD_OUT_ROWS = 64
@@ -29,21 +28,6 @@ class ReferenceLosses(BaseModel):
     training: list[float]
 
 
-@dataclass(frozen=True, slots=True)
-class DemoRecipe:
-    """What the demo's job trains: the spec names programs, and the comparison needs the module."""
-
-    batch: int = 8
-    learning_rate: float = 3e-3
-    warmup_steps: int = 10
-    preset: str = "demo"
-
-    def build(self, spec: JobSpec) -> Recipe:
-        """Return the recipe of ``spec``'s job."""
-        schedule = Schedule(spec.rounds, spec.slots, spec.segments, spec.steps_per_segment)
-        return Recipe(self.preset, self.batch, self.learning_rate, self.warmup_steps, schedule)
-
-
 def read_held_out(path: Path) -> Tensor:
     """Return the held-out bytes, u8 [n]."""
     return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
@@ -51,7 +35,7 @@ def read_held_out(path: Path) -> Tensor:
 
 def run_reference(spec: JobSpec, seed: int, held_out: Tensor, dataset: Tensor) -> ReferenceLosses:
     """Train ``spec``'s job in fp32 with that job ``seed``."""
-    recipe = DemoRecipe().build(spec)
+    recipe = read_recipe(spec)
     model = recipe.build_model()
     length = model.config.length
     run = ReferenceRun(model, recipe.rule, dataset, recipe.batch, length, seed, recipe.schedule)

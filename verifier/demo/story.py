@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,7 @@ from market.protocol.spec import JobSpec, decode_spec
 from market.storage.blobs import BlobStore
 from trainer.jobs import fetch_job
 from trainer.models import Llama, generate
+from trainer.prepare import read_recipe
 from trainer.reference import compute_held_out_loss
 from verifier.demo.cast import (
     AUDITORS,
@@ -42,15 +44,13 @@ from verifier.demo.plot import plot_losses
 from verifier.demo.processes import Stage, get_peak_memory, wait_until
 from verifier.demo.reference import (
     HELD_OUT_ROWS,
-    DemoRecipe,
     ReferenceLosses,
     read_held_out,
 )
 from verifier.demo.screen import NAMES, Screen, show_path, show_report, show_step
 
-SCHEDULE: Final = {"rounds": 2, "slots": 3, "segments": 8, "steps": 20}
 STAKE: Final = "0.06ether"
-PROVIDER_STAKE: Final = {True: "0.06ether", False: "0.24ether"}  # the cheat's: one lease's
+HONEST_STAKE: Final = "0.24ether"  # of four leases; the cheat stakes for one
 TICKETS: Final = "3"
 PROMPT: Final = b"def "
 SAMPLE_BYTES: Final = 240
@@ -58,6 +58,28 @@ TEMPERATURE: Final = 0.6
 _START_TIMEOUT_S: Final = 60
 _WORK_TIMEOUT_S: Final = 1800
 _CLI: Final = "market.cli"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How large the demo is: the options of `job init`."""
+
+    preset: str = "demo"
+    batch: int = 8
+    learning_rate: float = 3e-3
+    warmup: int = 10
+    rounds: int = 2
+    slots: int = 3
+    segments: int = 8
+    steps: int = 20
+
+    @property
+    def options(self) -> list[str]:
+        """The command line of `job init`."""
+        pairs = (
+            (f"--{name.replace('_', '-')}", str(value)) for name, value in asdict(self).items()
+        )
+        return [part for pair in pairs for part in pair]
 
 
 def _find_free_port() -> int:
@@ -70,7 +92,9 @@ def _find_free_port() -> int:
 class Demo:
     """Plays the demo in ``home``, which it empties first."""
 
-    def __init__(self, home: Path, figures: Path | None, *, keep: bool) -> None:
+    def __init__(
+        self, home: Path, figures: Path | None, *, keep: bool, scale: Scale | None = None
+    ) -> None:
         if home.exists() and any(home.iterdir()) and not (home / "demo.log").exists():
             raise MarketError(f"{home} is not empty, and no demo was played in it")
         shutil.rmtree(home, ignore_errors=True)
@@ -79,6 +103,7 @@ class Demo:
         self._home = home
         self._figures = figures
         self._keep = keep
+        self._scale = scale or Scale()
         self._scene = Scene(home, _find_free_port(), _find_free_port())
         self._stage = Stage(home / "logs")
         self._seconds: dict[str, float] = {}
@@ -161,13 +186,10 @@ class Demo:
 
     def _post(self) -> tuple[JobSpec, int]:
         show_step("the requester lowers its model to a program and posts the job")
-        recipe = DemoRecipe()
-        schedule = [part for k, v in SCHEDULE.items() for part in (f"--{k}", str(v))]
         spec_file = str(self._home / "spec.json")
-        rule = ["--batch", str(recipe.batch), "--learning-rate", str(recipe.learning_rate)]
-        rule += ["--warmup", str(recipe.warmup_steps), "--preset", recipe.preset, "--stake", STAKE]
         files = ["--out", spec_file, "--held-out", str(self._home / "held-out")]
-        self._command(REQUESTER, "job", "init", "--name", "demo", *files, *rule, *schedule)
+        named = ["--name", "demo", "--stake", STAKE]
+        self._command(REQUESTER, "job", "init", *named, *files, *self._scale.options)
         posted = json.loads(self._command(REQUESTER, "job", "post", spec_file, "--json"))
         return decode_spec(Path(spec_file).read_bytes()), posted["job_id"]
 
@@ -177,7 +199,7 @@ class Demo:
             self._command(auditor, "tickets", "buy", TICKETS)
             self._start(auditor, [_CLI, "auditor", "run", "--threads", "1"])
         for provider in PROVIDERS:
-            self._command(provider, "stake", PROVIDER_STAKE[provider is CHEAT])
+            self._command(provider, "stake", STAKE if provider is CHEAT else HONEST_STAKE)
             honest = [_CLI, "provider", "run", "--threads", "1"]
             self._start(provider, ["verifier.demo.rogue"] if provider is CHEAT else honest)
 
@@ -271,9 +293,8 @@ class Demo:
 
     def _evaluate(self, spec: JobSpec, path: Path) -> tuple[float, float, str, int]:
         """Return the held-out loss before and after, a sample and the number of parameters."""
-        recipe = DemoRecipe().build(spec)
         held_out = read_held_out(self._home / "held-out")
-        model: Llama = recipe.build_model()
+        model: Llama = read_recipe(spec).build_model()
         length = model.config.length
         before = compute_held_out_loss(model, held_out, length, HELD_OUT_ROWS)
         model.load_state_dict(load_file(path))

@@ -32,6 +32,7 @@ from market.protocol.errors import (
 )
 from market.protocol.manifest import Manifest, RecordEntry
 from market.protocol.records import StateClaim
+from market.protocol.spec import parse_spec
 from market.storage.blobs import BlobStore
 from market.storage.cid import digest_of_cid
 from tests.market.chain.synthetic import audit_shard, commit_shard, make_claims
@@ -203,6 +204,28 @@ def test_stake_tickets_and_account_agree(key, chain):
     assert "0.5 ether" in run("account", key)
     assert run_json("withdraw")["function"] == "withdraw"
     assert chain.get_credit(key) == 0
+
+
+def test_a_retired_ticket_gives_its_stake_back(key, chain):
+    run("tickets", "buy", "2")
+
+    retired = run_json("tickets", "retire", "1")
+
+    assert retired["function"] == "retireTicket"
+    assert chain.get_ticket(1).leaving
+    assert chain.get_credit(key) == DEVNET.ticket_stake
+
+
+@pytest.mark.usefixtures("served")
+def test_an_ended_job_gives_its_escrow_back_and_its_watch_ends(key, spec_file, chain, devnet):
+    posted = run_json("job", "post", str(spec_file))
+    devnet.mine(300)  # nobody drew its seed while the chain knew the block
+
+    closed = run_json("job", "close", str(posted["job_id"]))
+
+    assert closed["function"] == "closeJob"
+    assert chain.get_credit(key) == parse_spec(spec_file.read_bytes()).escrow
+    assert "JobClosed" in run("job", "watch", str(posted["job_id"]))
 
 
 def test_a_key_is_made_shown_and_never_replaced(home):
