@@ -20,6 +20,7 @@ from market.protocol.spec import (
     StateRef,
     Terms,
     decode_spec,
+    report_faults,
 )
 from market.protocol.tensors import TensorType, compute_tensor_root
 from market.storage.blobs import BlobStore
@@ -91,20 +92,21 @@ def publish_job(  # noqa: PLR0913 - the parts of a job
     terms: Terms,
 ) -> JobSpec:
     """Put a job's files and its document into ``store`` and return the spec that names them."""
-    spec = JobSpec(
-        name=name,
-        model=model,
-        program=_put_program(store, program),
-        outer=_put_program(store, outer),
-        dataset=_put_dataset(store, get_dataset_type(program), dataset),
-        initial_state=_put_state(store, program, initial),
-        rounds=schedule.rounds,
-        slots=schedule.slots,
-        segments=schedule.segments,
-        steps_per_segment=schedule.steps_per_segment,
-        conformance=CONFORMANCE_DIGEST,
-        terms=terms,
-    )
+    with report_faults():
+        spec = JobSpec(
+            name=name,
+            model=model,
+            program=_put_program(store, program),
+            outer=_put_program(store, outer),
+            dataset=_put_dataset(store, get_dataset_type(program), dataset),
+            initial_state=_put_state(store, program, initial),
+            rounds=schedule.rounds,
+            slots=schedule.slots,
+            segments=schedule.segments,
+            steps_per_segment=schedule.steps_per_segment,
+            conformance=CONFORMANCE_DIGEST,
+            terms=terms,
+        )
     store.put(spec.document)
     return spec
 

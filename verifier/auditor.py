@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from eth_account.signers.local import LocalAccount
 from eth_utils.hexadecimal import decode_hex
@@ -31,6 +32,10 @@ from trainer.progress import write_atomically
 from verifier.audit import Audit, audit_shard
 
 logger = logging.getLogger(__name__)
+
+# What leads a lease on is its provider's to send; an auditor does it where the provider does not.
+_GRACE_TURNS: Final = 10
+_OWN_EXITS: Final = (LeaseStatus.FORFEITED, LeaseStatus.PROVIDER_SILENT)  # they free its stake
 
 
 class ReproductionEntry(BaseModel):
@@ -88,6 +93,7 @@ class Auditor:
         self._executors: dict[int, Executor] = {}
         self._done: set[int] = set()
         self._opened: set[int] = set()
+        self._waiting: dict[int, tuple[LeaseStatus, int]] = {}
         self._reasons: dict[int, str] = {}  # why a lease was last not served
 
     def take_turn(self) -> bool:
@@ -131,16 +137,27 @@ class Auditor:
             return False
 
     def _serve_lease(self, shard: Shard, status: LeaseStatus) -> bool:
-        if status in EXITS:
-            return send_exit(self._chain, self._setup.account, shard.lease_id, status)
         drawn = self._ledger.find(SegmentsDrawn, shard.lease_id)
-        if drawn is None or drawn.auditor != self._setup.account.address:
+        is_mine = drawn is not None and drawn.auditor == self._setup.account.address
+        if status in EXITS:
+            has_waited = self._count_turn(shard, status) > _GRACE_TURNS
+            if has_waited or (is_mine and status in _OWN_EXITS):
+                return send_exit(self._chain, self._setup.account, shard.lease_id, status)
+            return False
+        if not is_mine:
             return False
         if status is LeaseStatus.DRAWN:
             return self._audit(shard)
         if status is LeaseStatus.OPENED:
             return self._reveal(shard)
         return False
+
+    def _count_turn(self, shard: Shard, status: LeaseStatus) -> int:
+        """Return for how many turns a lease has been seen in ``status``."""
+        seen, turns = self._waiting.get(shard.lease_id, (status, 0))
+        turns = turns + 1 if seen is status else 1
+        self._waiting[shard.lease_id] = status, turns
+        return turns
 
     def _get_files(self, job_id: int) -> JobFiles:
         if job_id not in self._files:

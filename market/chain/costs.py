@@ -1,4 +1,4 @@
-"""What every transaction to the market cost, by function."""
+"""What transactions to the market cost, by function."""
 
 from collections import defaultdict
 from typing import cast
@@ -11,7 +11,9 @@ from market.chain.client import Chain
 
 
 def collect_gas(chain: Chain) -> dict[str, list[int]]:
-    """Return the gas of each transaction sent to the market since its creation, by function."""
+    """Return the gas of each transaction to the market that succeeded, by function.
+
+    A transaction that lost a race reverted; it is no measure of what its function costs."""
     contract, eth = load_contract(), chain.rpc.eth
     market = to_checksum_address(chain.deployment.market)
     gas: dict[str, list[int]] = defaultdict(list)
@@ -20,8 +22,8 @@ def collect_gas(chain: Chain) -> dict[str, list[int]]:
         for transaction in cast(list[TxData], block["transactions"]):
             if transaction.get("to") != market:
                 continue
-            function = contract.get_function_by_selector(transaction["input"][:4])
-            gas[function.fn_name].append(
-                eth.get_transaction_receipt(transaction["hash"])["gasUsed"]
-            )
+            receipt = eth.get_transaction_receipt(transaction["hash"])
+            if receipt["status"] == 1:
+                function = contract.get_function_by_selector(transaction["input"][:4])
+                gas[function.fn_name].append(receipt["gasUsed"])
     return dict(gas)

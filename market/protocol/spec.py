@@ -3,6 +3,8 @@
 `JobSpec` is the API's body, the stored document and what a provider parses; the contract keeps its hash."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Final, Self
 
 from pydantic import (
@@ -202,8 +204,15 @@ def parse_spec(data: bytes | str) -> JobSpec:
     """Return the spec that any JSON ``data`` describes; raise InvalidSpec with the fields at fault."""
     if len(data) > MAX_DOCUMENT_BYTES:
         raise InvalidSpec(f"a document of {len(data)} bytes: at most {MAX_DOCUMENT_BYTES}")
-    try:
+    with report_faults():
         return JobSpec.model_validate_json(data)
+
+
+@contextmanager
+def report_faults() -> Iterator[None]:
+    """Raise InvalidSpec naming the fields at fault where building a spec finds some."""
+    try:
+        yield
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc'])) or 'spec'}: {fault['msg']}"

@@ -51,10 +51,10 @@ class Stage:
         """Return the file with the output of ``name``."""
         return self._folder / f"{name}.log"
 
-    def require_running(self) -> None:
-        """Raise MarketError with the end of its output if a process has ended by itself."""
+    def require_healthy(self) -> None:
+        """Raise MarketError with the end of its output if a process has failed."""
         for name, process in self._running.items():
-            if process.poll() is not None:
+            if process.poll():
                 tail = self.get_log(name).read_text(errors="replace")[-2000:]
                 raise MarketError(f"{name} ended with {process.returncode}: {tail}")
 

@@ -52,9 +52,10 @@ from verifier.demo.screen import NAMES, Screen, show_path, show_report, show_ste
 STAKE: Final = "0.06ether"
 HONEST_STAKE: Final = "0.24ether"  # of four leases; the cheat stakes for one
 TICKETS: Final = "3"
-PROMPT: Final = b"def "
-SAMPLE_BYTES: Final = 240
-TEMPERATURE: Final = 0.6
+PROMPT: Final = b"    def "
+SAMPLE_BYTES: Final = 300
+TEMPERATURE: Final = 0.7
+SAMPLE_SEED: Final = 1
 _START_TIMEOUT_S: Final = 60
 _WORK_TIMEOUT_S: Final = 1800
 _CLI: Final = "market.cli"
@@ -128,6 +129,7 @@ class Demo:
             self._train(chain, ledger, spec, job_id)
             with self._time("settlement"):
                 self._settle(chain, ledger, spec)
+            show_step("the same training in ordinary torch fp32 runs to its end")
             with self._time("waiting for the fp32 run"):
                 self._stage.wait_for("reference", _WORK_TIMEOUT_S)
             with self._time("receipt and evaluation"):
@@ -178,7 +180,7 @@ class Demo:
         wait_until(self._is_open, _START_TIMEOUT_S, "the API's first answer")
 
     def _is_open(self) -> bool:
-        self._stage.require_running()
+        self._stage.require_healthy()
         try:
             return httpx.get(f"{self._scene.api_url}/health").is_success
         except httpx.TransportError:
@@ -229,7 +231,7 @@ class Demo:
 
     def _watch(self, screen: Screen, holds: Callable[[], bool], what: str) -> None:
         def is_done() -> bool:
-            self._stage.require_running()
+            self._stage.require_healthy()
             screen.refresh()
             return holds()
 
@@ -299,9 +301,9 @@ class Demo:
         before = compute_held_out_loss(model, held_out, length, HELD_OUT_ROWS)
         model.load_state_dict(load_file(path))
         after = compute_held_out_loss(model, held_out, length, HELD_OUT_ROWS)
-        text = PROMPT + generate(model, PROMPT, SAMPLE_BYTES, TEMPERATURE)
+        text = PROMPT + generate(model, PROMPT, SAMPLE_BYTES, TEMPERATURE, SAMPLE_SEED)
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        return before, after, text.decode(errors="replace"), parameters
+        return before, after, text.decode(errors="replace").rstrip(), parameters
 
     def _wait(self) -> None:
         show_step(
