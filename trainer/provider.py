@@ -118,6 +118,7 @@ class Provider:
 
     def _serve_lease(self, shard: Shard) -> bool:
         status = self._chain.get_status(shard.lease_id)
+        self._ledger.refresh()  # so that it is not behind the status
         if status is LeaseStatus.LEASED:
             return self._train(shard)
         if status is LeaseStatus.DRAWN:

@@ -123,6 +123,7 @@ class Auditor:
                 self._done.add(event.lease_id)
             else:
                 found.append((find_shard(self._ledger, event.lease_id), status))
+        self._ledger.refresh()  # so that it is not behind the statuses
         return sorted(found, key=lambda lease: lease[1] is not LeaseStatus.OPENED)
 
     def _try_lease(self, shard: Shard, status: LeaseStatus) -> bool:

@@ -17,6 +17,7 @@ interface VmJson {
 
 /// @notice What a program, an instruction or a tensor is made of, as a contract would be given it: in calldata.
 contract ProgramsHarness {
+    bytes32 private constant PROGRAM_HEADER = hex"5453544e06";
     uint256 private constant TILE_BYTES = 1024;
 
     function hashPart(bytes calldata part) external pure returns (bytes32) {
@@ -41,7 +42,7 @@ contract ProgramsHarness {
 
     /// @notice The leaf of the header that a program's stored form begins with.
     function hashProgramHeader(bytes calldata encoded) external pure returns (bytes32) {
-        return sha256(bytes.concat(bytes32(hex"5453544e06"), encoded[:64]));
+        return sha256(bytes.concat(PROGRAM_HEADER, encoded[:64]));
     }
 
     /// @notice The leaves over the tiles of `data`; one exponent for each row, each row with its own tiles.
@@ -57,7 +58,7 @@ contract ProgramsHarness {
             uint256 row = i / rowTiles;
             bytes calldata tile = _tile(data[row * rowBytes:(row + 1) * rowBytes], i % rowTiles);
             bytes memory padding = new bytes((32 - tile.length % 32) % 32);
-            leaves[i] = sha256(bytes.concat(domain, _low4(exponents[row]), tile, padding));
+            leaves[i] = sha256(bytes.concat(domain, _encode(exponents[row]), tile, padding));
         }
     }
 
@@ -66,8 +67,10 @@ contract ProgramsHarness {
         return row[index * TILE_BYTES:end < row.length ? end : row.length];
     }
 
-    function _low4(int256 value) private pure returns (bytes4) {
-        return bytes4(bytes32(uint256(value) << 224));
+    /// @notice Two's complement of an exponent.
+    function _encode(int256 exponent) private pure returns (bytes4) {
+        // forge-lint: disable-next-line(unsafe-typecast)
+        return bytes4(uint32(int32(exponent))); // an exponent is small
     }
 }
 

@@ -7,12 +7,15 @@ from typing import TypeVar, cast
 
 from market.chain.client import Chain
 from market.chain.events import EVENTS, Event
+from market.protocol.errors import NotFound
 
 E = TypeVar("E", bound=Event)
 
 
 class Ledger:
-    """The events of a market up to the block of the last `refresh`, in order."""
+    """The events of a market up to the block of the last `refresh`, in order.
+
+    INVARIANT: a status read before a refresh has its events in the ledger after it, not the reverse."""
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
@@ -39,8 +42,11 @@ class Ledger:
         return cast(E | None, self._latest.get((kind, subject)))
 
     def get(self, kind: type[E], subject: int) -> E:
-        """Return the last event of ``kind`` of a lease or job that is known to have one."""
-        return cast(E, self._latest[kind, subject])
+        """Return the last event of ``kind`` of a lease or job; raise NotFound if there is none."""
+        event = self.find(kind, subject)
+        if event is None:
+            raise NotFound(f"no {kind.__name__} of {subject} up to block {self._next_block - 1}")
+        return event
 
     def iterate(self, *kinds: type[E]) -> Iterator[E]:
         """Yield the events of ``kinds``, oldest first."""

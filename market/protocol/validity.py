@@ -2,10 +2,10 @@
 
 A provider refuses a program that breaks one, so whatever runs can be ruled on element by element."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Final, NoReturn
+from collections.abc import Callable, Iterator
+from typing import Final
 
+from market.protocol.checker import Checker
 from market.protocol.constants import (
     CANONICAL_NAN,
     MAX_DIMENSION,
@@ -43,117 +43,12 @@ _MAX_REGISTERS: Final = 256
 _MAX_RANDOM: Final = 2**34  # the block number is one 32-bit word of the counter
 _STATE_ROLES: Final = (TensorRole.BASE, TensorRole.SLOT)
 
-Box = tuple[tuple[int, int], ...]  # start and size along each axis of a tensor
-
-
-@dataclass
-class _Checker:
-    """Walks a program in order; ``boxes`` holds what has been written of each tensor."""
-
-    program: Program
-    boxes: dict[int, list[Box]] = field(default_factory=dict)
-    at: str = "the program"
-
-    def refuse(self, reason: str) -> NoReturn:
-        raise InvalidProgram(f"{self.at}: {reason}")
-
-    def require(self, holds: bool, reason: str) -> None:  # noqa: FBT001
-        if not holds:
-            self.refuse(reason)
-
-    def get_tensor(self, index: int) -> Tensor:
-        self.require(0 <= index < len(self.program.tensors), f"there is no tensor {index}")
-        return self.program.tensors[index]
-
-    def is_complete(self, index: int) -> bool:
-        tensor = self.get_tensor(index)
-        if tensor.role is not TensorRole.VALUE:
-            return True
-        volume = sum(_compute_volume(box) for box in self.boxes.get(index, ()))
-        return volume == tensor.type.elements
-
-    def require_operand(self, view: View, shape: Sequence[int], extra: int = 0) -> Tensor:
-        """A view is in bounds (``extra`` widens it by a gather's reach) of a tensor already written."""
-        tensor = self.get_tensor(view.tensor)
-        self.require(len(view.strides) == len(shape), f"a view of tensor {view.tensor} lacks axes")
-        self.require(
-            view.offset >= 0 and all(stride >= 0 for stride in view.strides),
-            f"a view of tensor {view.tensor} goes backwards",
-        )
-        high = view.offset + extra
-        high += sum((s - 1) * stride for s, stride in zip(shape, view.strides, strict=True))
-        self.require(
-            high < tensor.type.elements,
-            f"a view reads element {high} of tensor {view.tensor}, which has {tensor.type.elements}",
-        )
-        self.require(view.register == 0, "an operand names a register")
-        self.require(
-            self.is_complete(view.tensor), f"tensor {view.tensor} is read before it is written"
-        )
-        return tensor
-
-    def require_plain(
-        self, view: View, shape: Sequence[int], *dtypes: Dtype, extra: int = 0
-    ) -> Tensor:
-        tensor = self.require_operand(view, shape, extra)
-        allowed = tensor.type.bits == 0 and (not dtypes or tensor.type.dtype in dtypes)
-        self.require(allowed, f"tensor {view.tensor} of type {tensor.type} cannot be read here")
-        return tensor
-
-    def write(self, view: View, shape: Sequence[int]) -> Tensor:
-        """Mark the dense box that ``view`` writes; ``shape`` has 1 where an axis is reduced."""
-        tensor = self.get_tensor(view.tensor)
-        self.require(tensor.role is TensorRole.VALUE, f"input {view.tensor} cannot be written")
-        box = self._find_box(view, shape, tensor.type)
-        for other in self.boxes.get(view.tensor, ()):
-            self.require(_are_disjoint(box, other), f"tensor {view.tensor} is written twice")
-        self.boxes.setdefault(view.tensor, []).append(box)
-        return tensor
-
-    def _find_box(self, view: View, shape: Sequence[int], kind: TensorType) -> Box:
-        self.require(len(view.strides) == len(shape), f"a view of tensor {view.tensor} lacks axes")
-        self.require(0 <= view.offset < kind.elements, f"offset {view.offset} is out of bounds")
-        axes = {stride: axis for axis, stride in enumerate(kind.strides) if kind.shape[axis] > 1}
-        sizes = [1] * len(kind.shape)
-        for size, stride in zip(shape, view.strides, strict=True):
-            if size == 1:
-                continue
-            axis = axes.pop(stride, None)
-            if axis is None:
-                self.refuse(f"output stride {stride} is no axis of tensor {view.tensor}, or twice")
-            sizes[axis] = size
-        starts, rest = [], view.offset
-        for stride, size, dimension in zip(kind.strides, sizes, kind.shape, strict=True):
-            start, rest = divmod(rest, stride)
-            self.require(start + size <= dimension, f"tensor {view.tensor} is written past its end")
-            starts.append(start)
-        return tuple(zip(starts, sizes, strict=True))
-
-    def write_whole(self, instruction: Instruction, shape: Sequence[int]) -> Tensor:
-        """The one output is a tensor of exactly ``shape``, in order."""
-        self.require(len(instruction.outputs) == 1, "there must be one output")
-        view = instruction.outputs[0]
-        tensor = self.write(view, shape)
-        self.require(tensor.type.shape == tuple(shape), f"the output is not of shape {shape}")
-        return tensor
-
-
-def _compute_volume(box: Box) -> int:
-    volume = 1
-    for _, size in box:
-        volume *= size
-    return volume
-
-
-def _are_disjoint(a: Box, b: Box) -> bool:
-    return any(s + n <= t or t + m <= s for (s, n), (t, m) in zip(a, b, strict=True))
-
 
 def _get_register_type(tensor: Tensor) -> str:
     return "f" if tensor.type.dtype is Dtype.F32 else "i"
 
 
-def _check_code(checker: _Checker, instruction: Instruction, operands: list[Tensor]) -> str:
+def _check_code(checker: Checker, instruction: Instruction, operands: list[Tensor]) -> str:
     """Return the types of all registers of a map, one letter each."""
     types = [_get_register_type(tensor) for tensor in operands]
     types += ["f"] * len(instruction.f32_constants) + ["i"] * len(instruction.i64_constants)
@@ -171,7 +66,7 @@ def _check_code(checker: _Checker, instruction: Instruction, operands: list[Tens
     return "".join(types)
 
 
-def _check_constants(checker: _Checker, instruction: Instruction) -> None:
+def _check_constants(checker: Checker, instruction: Instruction) -> None:
     for pattern in instruction.f32_constants:
         is_canonical = pattern & 0x7FFFFFFF <= 0x7F800000 or pattern == CANONICAL_NAN
         checker.require(0 <= pattern < 2**32 and is_canonical, f"constant {pattern:#x} is no f32")
@@ -179,7 +74,7 @@ def _check_constants(checker: _Checker, instruction: Instruction) -> None:
         checker.require(-_I64_LIMIT <= value < _I64_LIMIT, f"constant {value} is no i64")
 
 
-def _check_map(checker: _Checker, instruction: Instruction) -> None:
+def _check_map(checker: Checker, instruction: Instruction) -> None:
     _check_constants(checker, instruction)
     operands = [checker.require_plain(view, instruction.shape) for view in instruction.operands]
     types = _check_code(checker, instruction, operands)
@@ -191,7 +86,7 @@ def _check_map(checker: _Checker, instruction: Instruction) -> None:
         checker.require(tensor.type.bits == 0, "a map cannot write a quantized tensor")
 
 
-def _check_quantize(checker: _Checker, instruction: Instruction) -> None:
+def _check_quantize(checker: Checker, instruction: Instruction) -> None:
     bits = instruction.attributes[0]
     checker.require(bits in QUANTIZE_BUMPS, f"{bits} bits: 8, 14, 16 or 24")
     checker.require(len(instruction.operands) == 1, "there must be one operand")
@@ -200,7 +95,7 @@ def _check_quantize(checker: _Checker, instruction: Instruction) -> None:
     checker.require(tensor.type.bits == bits, f"the output is not quantized to {bits} bits")
 
 
-def _write_reduced(checker: _Checker, instruction: Instruction, reduced: int) -> Tensor:
+def _write_reduced(checker: Checker, instruction: Instruction, reduced: int) -> Tensor:
     rank = len(instruction.shape)
     checker.require(1 <= reduced <= rank, f"{reduced} reduced axes of {rank}")
     checker.require(len(instruction.outputs) == 1, "there must be one output")
@@ -209,7 +104,7 @@ def _write_reduced(checker: _Checker, instruction: Instruction, reduced: int) ->
     return checker.write(view, (*instruction.shape[: rank - reduced], *[1] * reduced))
 
 
-def _check_dot(checker: _Checker, instruction: Instruction) -> None:
+def _check_dot(checker: Checker, instruction: Instruction) -> None:
     checker.require(len(instruction.operands) == 2, "there must be two operands")
     checker.require(bool(instruction.shape), "there must be an axis to contract")
     length = instruction.shape[-1]
@@ -224,7 +119,7 @@ def _check_dot(checker: _Checker, instruction: Instruction) -> None:
     checker.require(tensor.type == TensorType(Dtype.F32, tensor.type.shape), "the output is no f32")
 
 
-def _check_reduction(checker: _Checker, instruction: Instruction) -> None:
+def _check_reduction(checker: Checker, instruction: Instruction) -> None:
     allowed = (Dtype.F32, Dtype.I64) if instruction.kind is Kind.SUM else (Dtype.F32,)
     checker.require(len(instruction.operands) == 1, "there must be one operand")
     operand = checker.require_plain(instruction.operands[0], instruction.shape, *allowed)
@@ -241,7 +136,7 @@ def _check_reduction(checker: _Checker, instruction: Instruction) -> None:
 _INTEGERS: Final = (Dtype.U8, Dtype.I16, Dtype.I32, Dtype.I64)
 
 
-def _check_gather(checker: _Checker, instruction: Instruction) -> None:
+def _check_gather(checker: Checker, instruction: Instruction) -> None:
     bound, stride = instruction.attributes
     checker.require(len(instruction.operands) == 2, "there must be an index and a source")
     checker.require(bound >= 1, f"bound {bound}: at least 1")
@@ -256,7 +151,7 @@ def _check_gather(checker: _Checker, instruction: Instruction) -> None:
     )
 
 
-def _check_scatter_add(checker: _Checker, instruction: Instruction) -> None:
+def _check_scatter_add(checker: Checker, instruction: Instruction) -> None:
     bound, stride = instruction.attributes
     rank, rows = len(instruction.shape), instruction.reduced
     checker.require(1 <= rows <= rank, f"{rows} row axes of {rank}")
@@ -283,7 +178,7 @@ def _check_scatter_add(checker: _Checker, instruction: Instruction) -> None:
     checker.require(tensor.type == expected, f"the output is not {expected}")
 
 
-def _check_random(checker: _Checker, instruction: Instruction) -> None:
+def _check_random(checker: Checker, instruction: Instruction) -> None:
     checker.require(len(instruction.operands) == 4, "there must be a key and three counters")
     checker.require(len(instruction.shape) == 1, "random numbers come in one axis")
     checker.require(instruction.shape[0] <= _MAX_RANDOM, f"{instruction.shape[0]} random numbers")
@@ -294,13 +189,13 @@ def _check_random(checker: _Checker, instruction: Instruction) -> None:
     checker.require(tensor.type.dtype is Dtype.I64, "the output is no i64")
 
 
-def _check_iota(checker: _Checker, instruction: Instruction) -> None:
+def _check_iota(checker: Checker, instruction: Instruction) -> None:
     checker.require(not instruction.operands, "there must be no operand")
     tensor = checker.write_whole(instruction, instruction.shape)
     checker.require(tensor.type.dtype is Dtype.I64, "the output is no i64")
 
 
-def _check_const(checker: _Checker, instruction: Instruction) -> None:
+def _check_const(checker: Checker, instruction: Instruction) -> None:
     checker.require(not instruction.operands, "there must be no operand")
     tensor = checker.write_whole(instruction, instruction.shape)
     checker.require(len(tensor.literal) == tensor.type.nbytes, "the literal has another size")
@@ -310,7 +205,7 @@ def _check_const(checker: _Checker, instruction: Instruction) -> None:
         checker.require(is_canonical, "the literal holds a NaN that is not canonical")
 
 
-_CHECKS: Final[dict[Kind, Callable[[_Checker, Instruction], None]]] = {
+_CHECKS: Final[dict[Kind, Callable[[Checker, Instruction], None]]] = {
     Kind.MAP: _check_map,
     Kind.QUANTIZE: _check_quantize,
     Kind.DOT: _check_dot,
@@ -326,7 +221,7 @@ _ATTRIBUTES: Final = {Kind.QUANTIZE: 1, Kind.GATHER: 2, Kind.SCATTER_ADD: 2, Kin
 _REDUCING: Final = (Kind.SUM, Kind.MAX, Kind.SCATTER_ADD)
 
 
-def _check_instruction(checker: _Checker, instruction: Instruction) -> None:
+def _check_instruction(checker: Checker, instruction: Instruction) -> None:
     shape = instruction.shape
     checker.require(len(shape) <= MAX_RANK, f"rank {len(shape)}: at most {MAX_RANK}")
     checker.require(all(1 <= s <= MAX_DIMENSION for s in shape), f"iteration shape {shape}")
@@ -352,7 +247,7 @@ def _check_instruction(checker: _Checker, instruction: Instruction) -> None:
     _CHECKS[instruction.kind](checker, instruction)
 
 
-def _check_inputs(checker: _Checker) -> None:
+def _check_inputs(checker: Checker) -> None:
     tensors = checker.program.tensors
     roles = [tensor.role is TensorRole.VALUE for tensor in tensors]
     checker.require(roles == sorted(roles), "an input comes after a value")
@@ -369,7 +264,7 @@ def _check_inputs(checker: _Checker) -> None:
             checker.require(tensor.type == _COUNTERS, "the counters are i64[4]")
 
 
-def _check_outputs(checker: _Checker) -> None:
+def _check_outputs(checker: Checker) -> None:
     checker.at = "the outputs"
     program = checker.program
     states = [i for i, tensor in program.inputs if tensor.role in _STATE_ROLES]
@@ -394,7 +289,7 @@ def _check_outputs(checker: _Checker) -> None:
     checker.require(len(set(gradients)) == len(gradients) and all(gradients), "gradients' names")
 
 
-def _check_tables(checker: _Checker) -> None:
+def _check_tables(checker: Checker) -> None:
     program = checker.program
     for name, count, limit in (
         ("tensors", len(program.tensors), MAX_TENSORS),
@@ -411,7 +306,7 @@ def _find_stray_literals(program: Program) -> Iterator[int]:
 
 def require_valid_program(program: Program) -> None:
     """Raise InvalidProgram, naming the instruction and the rule, unless ``program`` keeps them all."""
-    checker = _Checker(program)
+    checker = Checker(program)
     _check_tables(checker)
     _check_inputs(checker)
     for number, instruction in enumerate(program.instructions):
