@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import hypothesis
 import pytest
 import uvicorn
 from eth_account.signers.local import LocalAccount
@@ -24,6 +25,11 @@ from market.chain.transactions import Call, Receipt, Sender
 from market.protocol.spec import JobSpec
 
 Serve = Callable[[FastAPI], httpx.Client]
+
+
+# Shared machines are slow at times, and a failure must come again: no deadline, no fresh randomness.
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from market.chain.client import Chain
-from market.chain.events import ShardClaimed, TraceCommitted
+from market.chain.events import JobCreated, ShardClaimed, TraceCommitted
 from market.chain.ledger import Ledger
 from market.chain.structs import Trace
 from market.protocol.constants import MAX_DOCUMENT_BYTES
 from market.protocol.errors import InvalidBlob, InvalidTransition
+from market.protocol.hashing import compute_digest
 from market.protocol.manifest import Manifest, decode_manifest
 from market.protocol.program import OutputKind, TensorRole
 from market.protocol.tensors import TensorType
@@ -38,6 +39,15 @@ def find_shard(ledger: Ledger, lease_id: int) -> Shard:
     """Return where a lease is in its job."""
     claimed = ledger.get(ShardClaimed, lease_id)
     return Shard(lease_id, claimed.job_id, claimed.round, claimed.slot, claimed.provider)
+
+
+def name_lease(chain: Chain, ledger: Ledger, shard: Shard) -> str:
+    """Return a file name that no other lease has, not even one of that number on another devnet.
+
+    Two chains may give a lease one number at one address, and never one job seed."""
+    posted = ledger.get(JobCreated, shard.job_id)
+    job = compute_digest(posted.spec_hash + chain.get_seed(shard.job_id).to_bytes(8, "big"))
+    return f"{chain.deployment.market}-{shard.lease_id}-{job.hex()[:16]}"
 
 
 def fetch_manifest(ledger: Ledger, store: BlobStore, lease_id: int, segments: int) -> Manifest:

@@ -30,6 +30,7 @@ from trainer.evidence import (
     find_shard,
     get_trace,
     list_attested,
+    name_lease,
 )
 from trainer.execution import Executor
 from trainer.jobs import JobFiles, fetch_job, fetch_spec, fetch_state
@@ -65,6 +66,7 @@ class Provider:
         self._refused: set[int] = set()
         self._reasons: dict[int, str] = {}  # why a lease was last not served
         self._executors: dict[int, Executor] = {}
+        self._paths: dict[int, Path] = {}
         self._prestate: tuple[tuple[int, int, int], State] | None = None
 
     def take_turn(self) -> bool:
@@ -220,8 +222,10 @@ class Provider:
         return files
 
     def _get_path(self, shard: Shard) -> Path:
-        market = self._chain.deployment.market
-        return self._setup.home / "leases" / f"{market}-{shard.lease_id}.json"
+        if shard.lease_id not in self._paths:
+            name = name_lease(self._chain, self._ledger, shard)
+            self._paths[shard.lease_id] = self._setup.home / "leases" / f"{name}.json"
+        return self._paths[shard.lease_id]
 
     def _get_executor(self, job_id: int) -> Executor:
         if job_id not in self._executors:

@@ -25,7 +25,7 @@ from market.protocol.lifecycle import CLOSED, EXITS, LeaseStatus
 from market.protocol.records import Outcome, Reproduction, hash_audit
 from market.protocol.spec import HexHash
 from market.storage.blobs import BlobStore
-from trainer.evidence import Shard, find_shard, get_trace
+from trainer.evidence import Shard, find_shard, get_trace, name_lease
 from trainer.execution import Executor
 from trainer.jobs import JobFiles, fetch_job, fetch_spec
 from trainer.progress import write_atomically
@@ -174,8 +174,8 @@ class Auditor:
 
     def _get_path(self, shard: Shard) -> Path:
         draw_block = self._chain.get_lease(shard.lease_id).draw_block
-        name = f"{self._chain.deployment.market}-{shard.lease_id}-{draw_block}.json"
-        return self._setup.home / "audits" / name
+        name = name_lease(self._chain, self._ledger, shard)
+        return self._setup.home / "audits" / f"{name}-{draw_block}.json"
 
     def _audit(self, shard: Shard) -> bool:
         """Recompute, keep the result, then commit to it; a restart finds the kept one."""

@@ -99,9 +99,9 @@ def test_a_machine_with_other_arithmetic_says_so_and_cannot_provide(monkeypatch)
 
     assert not shown["conforms"]
     with pytest.raises(NondeterministicEnvironment, match="the release"):
-        run("provider", "run", "--threads", "1")
+        run("provider", "run")
     with pytest.raises(NondeterministicEnvironment, match="the release"):
-        run("auditor", "run", "--threads", "1")
+        run("auditor", "run")
 
 
 @pytest.mark.parametrize(

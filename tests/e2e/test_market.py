@@ -1,6 +1,7 @@
 """Whole jobs on a real chain: honest parties are paid, each kind of cheat loses its stake."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from market.protocol.sampling import compute_job_seed
 from market.storage.cid import Cid
 from tests.e2e.conftest import TERMS
 from tests.trainer.tiny_job import SCHEDULE
-from trainer.evidence import fetch_manifest, fetch_record_state, find_shard
+from trainer.evidence import fetch_manifest, fetch_record_state, find_shard, name_lease
 from trainer.execution import Executor
 from trainer.shards import run_segment
 from verifier.replay import Replay
@@ -267,3 +268,18 @@ def test_a_withdrawn_commitment_costs_a_fee_and_reopens_the_shard(open_world):
     left = world.chain.get_provider_stake(address)
     assert left.locked == 0
     assert 0 < left.staked < TERMS.stake_per_lease
+
+
+def test_progress_of_another_chains_lease_with_the_same_number_is_not_taken_up(open_world):
+    world = open_world()
+    world.add_provider(2)
+    world.run_until(lambda: len(world.leases()) == 1)
+    world.run_until(lambda: LeaseStatus.COMMITTED in world.statuses().values())
+    (kept,) = (world.folder / get_account(2).address / "leases").iterdir()
+    shard = find_shard(world.ledger(), 1)
+
+    name = name_lease(world.chain, world.ledger(), shard)
+    other_seed = SimpleNamespace(deployment=world.chain.deployment, get_seed=lambda _job: 7)
+
+    assert kept.stem == name
+    assert name_lease(other_seed, world.ledger(), shard) != name

@@ -48,9 +48,9 @@ def build_provider(settings: Settings, threads: int | None, train: TrainSegment)
 
 def provide(threads: int | None, train: TrainSegment) -> None:
     """Provide until a signal ends it."""
-    configure_logging()
     use_threads(threads)
     require_release_arithmetic()
+    configure_logging()
     settings = read_settings()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     run_loop(build_provider(settings, threads, train).take_turn, POLL_S)

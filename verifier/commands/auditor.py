@@ -24,7 +24,7 @@ def build_auditor(settings: Settings, threads: int | None) -> Auditor:
 
 def audit(threads: int | None) -> None:
     """Audit until a signal ends it."""
-    configure_logging()
     use_threads(threads)
     require_release_arithmetic()
+    configure_logging()
     run_loop(build_auditor(read_settings(), threads).take_turn, POLL_S)

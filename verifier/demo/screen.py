@@ -34,12 +34,13 @@ _STYLES: Final = {
 
 def count_trained(scene: Scene, chain: Chain, claimed: ShardClaimed) -> int | None:
     """Return how many segments a provider has on disk for a lease, while it keeps them."""
-    name = f"{chain.deployment.market}-{claimed.lease_id}.json"
-    path = scene.home / NAMES[claimed.provider] / "leases" / name
-    try:
-        return len(json.loads(path.read_text())["records"]) - 1
-    except FileNotFoundError:
-        return None
+    folder = scene.home / NAMES[claimed.provider] / "leases"
+    for path in folder.glob(f"{chain.deployment.market}-{claimed.lease_id}-*.json"):
+        try:
+            return len(json.loads(path.read_text())["records"]) - 1
+        except FileNotFoundError:  # the lease ended meanwhile, and its provider dropped it
+            return None
+    return None
 
 
 def _draw_segments(trained: int, segments: int, drawn: Sequence[int], false_at: int | None) -> Text:

@@ -216,13 +216,15 @@ def test_a_retired_ticket_gives_its_stake_back(key, chain):
     assert chain.get_credit(key) == DEVNET.ticket_stake
 
 
-@pytest.mark.usefixtures("served")
-def test_an_ended_job_gives_its_escrow_back_and_its_watch_ends(key, spec_file, chain, devnet):
+def test_an_ended_job_gives_its_escrow_back_and_its_watch_ends(
+    key, served, spec_file, chain, devnet
+):
     posted = run_json("job", "post", str(spec_file))
     devnet.mine(300)  # nobody drew its seed while the chain knew the block
 
     closed = run_json("job", "close", str(posted["job_id"]))
 
+    assert served.has(posted["document"])
     assert closed["function"] == "closeJob"
     assert chain.get_credit(key) == parse_spec(spec_file.read_bytes()).escrow
     assert "JobClosed" in run("job", "watch", str(posted["job_id"]))
