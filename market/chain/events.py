@@ -17,7 +17,7 @@ from market.chain.structs import (
     SegmentOutcome,
     build_struct,
 )
-from market.protocol.spec import HexHash, Wei
+from market.protocol.spec import U64, HexHash, Wei
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class JobCreated(JobEvent):
 class JobSeeded(JobEvent):
     """A job's seed was drawn, which opened it."""
 
-    seed: int
+    seed: U64
 
 
 @dataclass(frozen=True, slots=True)

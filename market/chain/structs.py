@@ -12,7 +12,7 @@ from pydantic import PlainSerializer
 
 from market.chain.abi import to_snake_case
 from market.protocol.lifecycle import LeaseStatus
-from market.protocol.spec import HexHash, Wei
+from market.protocol.spec import U64, HexHash, Wei
 
 Address = str  # with EIP-55's checksum
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Job:
     """A posted job's stored facts; `Chain.get_job_status` says what the clock makes of them."""
 
     escrow: Wei
-    seed: int
+    seed: U64
     round: int  # the first with a shard that is not attested
     attested: int  # shards of ``round`` that are
     active: int  # leases that can still cost or earn

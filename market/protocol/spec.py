@@ -68,6 +68,8 @@ Wei = Annotated[
     Field(ge=0, lt=2**96),
     PlainSerializer(str, return_type=str),
 ]
+# A 64-bit number, which JSON carries as a decimal string: JavaScript loses integers above 2^53.
+U64 = Annotated[int, Field(ge=0, lt=2**64), PlainSerializer(str, return_type=str)]
 Cid = Annotated[str, StringConstraints(pattern=r"^b[a-z2-7]{58}$")]
 
 

@@ -64,6 +64,7 @@ def test_the_transaction_posts_the_job_which_is_then_shown(
     assert shown["spec"] == spec.model_dump(mode="json")
     assert shown["job"]["requester"] == requester.account.address
     assert shown["job"]["escrow"] == str(spec.escrow)
+    assert isinstance(shown["job"]["seed"], str)  # a number that JavaScript would round
     assert shown["shards"] == [{"round": 0, "slot": 0, "lease_id": lease_id}]
     (lease,) = shown["leases"]
     assert (lease["status"], lease["lease"]["provider"]) == ("leased", provider.account.address)
