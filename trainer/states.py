@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -19,16 +18,9 @@ from market.protocol.tensors import (
     compute_state_root,
     compute_tensor_root,
 )
+from trainer.exact.fused_native import TORCH_DTYPES
 
 State = dict[str, Tensor]
-
-TORCH_DTYPES: Final = {
-    Dtype.U8: torch.uint8,
-    Dtype.I16: torch.int16,
-    Dtype.I32: torch.int32,
-    Dtype.I64: torch.int64,
-    Dtype.F32: torch.float32,
-}
 
 
 @dataclass(frozen=True, slots=True)
