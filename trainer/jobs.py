@@ -11,6 +11,7 @@ from market.protocol.constants import (
     MAX_PROGRAM_BYTES,
 )
 from market.protocol.encoding import compute_program_root, decode_program, encode_program
+from market.protocol.errors import InvalidSpec
 from market.protocol.hashing import Hash32
 from market.protocol.program import Program, TensorRole
 from market.protocol.spec import (
@@ -117,9 +118,16 @@ def get_dataset_type(program: Program) -> TensorType:
     return kind
 
 
-def fetch_spec(store: BlobStore, document_digest: Hash32) -> JobSpec:
-    """Return the spec whose document has that digest."""
-    return decode_spec(store.get(cid_of_digest(document_digest), MAX_DOCUMENT_BYTES))
+def fetch_spec(store: BlobStore, document_digest: Hash32, spec_hash: Hash32) -> JobSpec:
+    """Return the spec whose document has that digest; raise InvalidSpec if its hash is another.
+
+    A requester can post leaves that its document does not have; nobody may work by such a document."""
+    spec = decode_spec(store.get(cid_of_digest(document_digest), MAX_DOCUMENT_BYTES))
+    if spec.spec_hash != spec_hash:
+        raise InvalidSpec(
+            f"the document's spec hash is {spec.spec_hash.hex()}, the job's {spec_hash.hex()}"
+        )
+    return spec
 
 
 def fetch_state(store: BlobStore, program: Program, cid: str) -> State:

@@ -6,14 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-_MULTIPLIERS: Final = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
-_WEYL: Final = (0x9E3779B9, 0xBB67AE85)
-_MASK: Final = np.uint64(0xFFFFFFFF)
-_HALF: Final = np.uint64(32)
+from trainer.exact.torch_ops import run_random
+
 _INIT_STREAM: Final = 1  # c3 of the initial weights; a job's data order has c3 = 0
 
 
@@ -163,23 +160,6 @@ def _rotary_tables(config: LlamaConfig) -> tuple[Tensor, Tensor]:
     return cos, sin
 
 
-def philox_array(key: int, c1: int, c2: int, c3: int, count: int) -> np.ndarray:
-    """Return the first ``count`` words of a Philox stream as u64[count], as `random_words` does."""
-    blocks = (count + 3) // 4
-    c = [np.arange(blocks, dtype=np.uint64)] + [np.full(blocks, w, np.uint64) for w in (c1, c2, c3)]
-    key0, key1 = key & 0xFFFFFFFF, key >> 32
-    for _ in range(10):
-        p0, p1 = _MULTIPLIERS[0] * c[0], _MULTIPLIERS[1] * c[2]
-        c = [
-            (p1 >> _HALF) ^ c[1] ^ np.uint64(key0),
-            p1 & _MASK,
-            (p0 >> _HALF) ^ c[3] ^ np.uint64(key1),
-            p0 & _MASK,
-        ]
-        key0, key1 = (key0 + _WEYL[0]) & 0xFFFFFFFF, (key1 + _WEYL[1]) & 0xFFFFFFFF
-    return np.stack(c, axis=1).reshape(-1)[:count]
-
-
 def initialize(model: nn.Module, seed: int, layers: int) -> None:
     """Fill every matrix with uniform values of deviation 1/sqrt(fan in); vectors stay as they are.
 
@@ -191,10 +171,11 @@ def initialize(model: nn.Module, seed: int, layers: int) -> None:
             bound = math.sqrt(3 / parameter.shape[-1])
             if name.endswith(("o.weight", "down.weight")):
                 bound /= math.sqrt(2 * layers)
-            words = philox_array(seed, index, 0, _INIT_STREAM, parameter.numel())
-            centered = (2 * words.astype(np.int64) + 1 - 2**32).astype(np.float64)
-            values = (centered * (bound * 2.0**-32)).astype(np.float32)
-            parameter.copy_(torch.from_numpy(values).view(parameter.shape))
+            words = torch.empty(parameter.numel(), dtype=torch.int64)
+            run_random(seed, index, 0, _INIT_STREAM, words)
+            centered = (2 * words + 1 - 2**32).to(torch.float64)
+            values = (centered * (bound * 2.0**-32)).to(torch.float32)
+            parameter.copy_(values.view(parameter.shape))
 
 
 def generate(

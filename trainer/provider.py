@@ -201,9 +201,7 @@ class Provider:
         """Return a job's files, fetched before its first claim; None for a job that is refused."""
         if posted.job_id not in self._files:
             try:
-                spec = fetch_spec(self._setup.public, posted.spec_leaves[7])
-                if spec.spec_hash != posted.spec_hash:
-                    raise InvalidSpec(f"job {posted.job_id}'s document has another spec hash")
+                spec = fetch_spec(self._setup.public, posted.spec_leaves[7], posted.spec_hash)
                 self._files[posted.job_id] = fetch_job(self._setup.public, spec)
             except NotFound:
                 return None  # what the job names may still arrive
@@ -297,8 +295,8 @@ class Provider:
             last,
             compute_digest(manifest.document),
         )
-        self._send_for(shard, call, LeaseStatus.LEASED)
-        logger.info("trace committed", extra={"lease": shard.lease_id})
+        if self._send_for(shard, call, LeaseStatus.LEASED):
+            logger.info("trace committed", extra={"lease": shard.lease_id})
 
     def _send_for(self, shard: Shard, call: Call, status: LeaseStatus) -> bool:
         return send_if_due(

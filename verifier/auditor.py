@@ -163,7 +163,7 @@ class Auditor:
     def _get_files(self, job_id: int) -> JobFiles:
         if job_id not in self._files:
             posted = self._ledger.get(JobCreated, job_id)
-            spec = fetch_spec(self._setup.store, Hash32(posted.spec_leaves[7]))
+            spec = fetch_spec(self._setup.store, posted.spec_leaves[7], posted.spec_hash)
             self._files[job_id] = fetch_job(self._setup.store, spec)
         return self._files[job_id]
 

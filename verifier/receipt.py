@@ -139,6 +139,15 @@ def _build_slash(ledger: Ledger, event: LeaseSlashed) -> SlashReceipt:
     )
 
 
+def _list_slashes(ledger: Ledger, job_id: int) -> tuple[SlashReceipt, ...]:
+    """Return every slash of a lease of the job, oldest first."""
+    return tuple(
+        _build_slash(ledger, event)
+        for event in ledger.iterate(LeaseSlashed)
+        if ledger.get(ShardClaimed, event.lease_id).job_id == job_id
+    )
+
+
 def compute_model_root(
     files: JobFiles, chain: Chain, ledger: Ledger, store: BlobStore, job_id: int
 ) -> Hash32:
@@ -154,11 +163,6 @@ def build_receipt(
 ) -> Receipt:
     """Return the receipt of a job as it stands."""
     posted = ledger.get(JobCreated, job_id)
-    slashes = [
-        event
-        for event in ledger.iterate(LeaseSlashed)
-        if ledger.get(ShardClaimed, event.lease_id).job_id == job_id
-    ]
     leases = [
         lease
         for leases in list_attested(chain, job_id, chain.get_job(job_id).rounds)
@@ -173,7 +177,7 @@ def build_receipt(
         document=posted.spec_leaves[7],
         seed=str(ledger.get(JobSeeded, job_id).seed),
         shards=tuple(_build_shard(ledger, lease) for lease in leases),
-        slashes=tuple(_build_slash(ledger, event) for event in slashes),
+        slashes=_list_slashes(ledger, job_id),
         model_root=compute_model_root(files, chain, ledger, store, job_id),
     )
 
@@ -197,11 +201,9 @@ def _find_fault(check: Callable[[], str | None]) -> str | None:
 def _check_job(receipt: Receipt, chain: Chain, store: BlobStore) -> str | None:
     if chain.get_chain_id() != receipt.chain_id or chain.deployment.market != receipt.market:
         return f"the receipt is of market {receipt.market} on chain {receipt.chain_id}"
-    spec = fetch_spec(store, receipt.document)
+    fetch_spec(store, receipt.document, receipt.spec_hash)
     recorded = chain.get_job(receipt.job_id).spec_hash
-    if not spec.spec_hash == receipt.spec_hash == recorded:
-        return f"the spec hash on chain is {recorded.hex()}"
-    return None
+    return None if receipt.spec_hash == recorded else f"the spec hash on chain is {recorded.hex()}"
 
 
 def _check_shards(receipt: Receipt, chain: Chain, ledger: Ledger) -> str | None:
@@ -235,11 +237,7 @@ def _check_payments(receipt: Receipt, chain: Chain, ledger: Ledger) -> str | Non
 
 
 def _check_slashes(receipt: Receipt, ledger: Ledger) -> str | None:
-    expected = tuple(
-        _build_slash(ledger, event)
-        for event in ledger.iterate(LeaseSlashed)
-        if ledger.get(ShardClaimed, event.lease_id).job_id == receipt.job_id
-    )
+    expected = _list_slashes(ledger, receipt.job_id)
     return None if expected == receipt.slashes else f"the chain knows {len(expected)} slashes"
 
 
@@ -274,7 +272,7 @@ def check_receipt(
     if fault:
         return
     ledger.refresh()
-    files = fetch_job(store, fetch_spec(store, receipt.document))
+    files = fetch_job(store, fetch_spec(store, receipt.document, receipt.spec_hash))
     checks: dict[str, Callable[[], str | None]] = {
         "every shard is attested": lambda: _check_shards(receipt, chain, ledger),
         "manifests lead to the trace roots": lambda: _check_traces(receipt, ledger, store, files),

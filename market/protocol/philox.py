@@ -6,25 +6,25 @@ from typing import Final
 
 Counter = tuple[int, int, int, int]
 
-_MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
-_WEYL: Final = (0x9E3779B9, 0xBB67AE85)
+MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
+WEYL: Final = (0x9E3779B9, 0xBB67AE85)
 _MASK: Final = 0xFFFFFFFF
-_ROUNDS: Final = 10
+ROUNDS: Final = 10
 
 
 def philox_words(key: int, counter: Counter) -> Counter:
     """Return the four 32-bit words at ``counter`` under the 64-bit ``key`` (low word first)."""
     key0, key1 = key & _MASK, (key >> 32) & _MASK
     c0, c1, c2, c3 = (word & _MASK for word in counter)
-    for _ in range(_ROUNDS):
-        product0, product1 = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
+    for _ in range(ROUNDS):
+        product0, product1 = MULTIPLIERS[0] * c0, MULTIPLIERS[1] * c2
         c0, c1, c2, c3 = (
             (product1 >> 32) ^ c1 ^ key0,
             product1 & _MASK,
             (product0 >> 32) ^ c3 ^ key1,
             product0 & _MASK,
         )
-        key0, key1 = (key0 + _WEYL[0]) & _MASK, (key1 + _WEYL[1]) & _MASK
+        key0, key1 = (key0 + WEYL[0]) & _MASK, (key1 + WEYL[1]) & _MASK
     return c0, c1, c2, c3
 
 

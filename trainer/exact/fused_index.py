@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from market.protocol.constants import SUM_FLOOR
+from market.protocol.philox import MULTIPLIERS, ROUNDS, WEYL
 from market.protocol.tensors import Dtype
 from trainer.exact.fused_native import (
     CHUNKS,
@@ -40,9 +41,8 @@ U8, I16, I32, I64, F32 = (int(dtype) for dtype in Dtype)
 STRIP_ELEMENTS: Final = 1 << 18  # of the totals that a thread keeps
 MIN_STRIP: Final = 8
 MASK_32: Final = 0xFFFFFFFF
-MULTIPLIER_0, MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57  # Philox4x32, as in market.protocol.philox
-WEYL_0, WEYL_1 = 0x9E3779B9, 0xBB67AE85
-ROUNDS: Final = 10
+MULTIPLIER_0, MULTIPLIER_1 = MULTIPLIERS  # kernels see numbers, not tuples
+WEYL_0, WEYL_1 = WEYL
 
 
 @compile_function

@@ -21,6 +21,7 @@ from market.protocol.constants import (
     SUM_FLOOR,
     SUM_FRACTION_BITS,
 )
+from market.protocol.philox import MULTIPLIERS, ROUNDS, WEYL
 from market.protocol.program import SIGNATURES, MapOp, Op
 from trainer.exact.carriers import Carrier
 
@@ -30,9 +31,6 @@ _I64_MIN: Final = -(2**63)
 _I64_MAX: Final = 2**63 - 1
 _U32: Final = 0xFFFFFFFF
 _SLAB: Final = 2**20  # elements of a map evaluated at a time, which bounds its registers' memory
-_PHILOX_MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
-_PHILOX_WEYL: Final = (0x9E3779B9, 0xBB67AE85)
-_PHILOX_ROUNDS: Final = 10
 
 
 def run_map(
@@ -165,9 +163,9 @@ def run_random(key: int, c1: int, c2: int, c3: int, out: Tensor) -> None:
     blocks = torch.arange((out.numel() + 3) // 4, device=out.device) & _U32
     words = [blocks, *(torch.full_like(blocks, c & _U32) for c in (c1, c2, c3))]
     keys = (key & _U32, key >> 32 & _U32)
-    for i in range(_PHILOX_ROUNDS):
-        key0, key1 = ((k + i * w) & _U32 for k, w in zip(keys, _PHILOX_WEYL, strict=True))
-        product0, product1 = words[0] * _PHILOX_MULTIPLIERS[0], words[2] * _PHILOX_MULTIPLIERS[1]
+    for i in range(ROUNDS):
+        key0, key1 = ((k + i * w) & _U32 for k, w in zip(keys, WEYL, strict=True))
+        product0, product1 = words[0] * MULTIPLIERS[0], words[2] * MULTIPLIERS[1]
         words = [
             product1 >> 32 & _U32 ^ words[1] ^ key0,
             product1 & _U32,

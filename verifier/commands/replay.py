@@ -29,7 +29,7 @@ def load_job(chain: Chain, store: BlobStore, job_id: int) -> tuple[Ledger, JobFi
     posted = ledger.find(JobCreated, job_id)
     if posted is None:
         raise NotFound(f"no job {job_id}")
-    return ledger, fetch_job(store, fetch_spec(store, posted.spec_leaves[7]))
+    return ledger, fetch_job(store, fetch_spec(store, posted.spec_leaves[7], posted.spec_hash))
 
 
 class ReplayedShard(BaseModel):
