@@ -19,8 +19,10 @@ def _matmul(to: Lowering, a: Any, b: Any) -> Value:
     left, right = to.cast(a, "f"), to.cast(b, "f")
     batch = len(left.shape) - 2
     swapped = permute(right, [*range(batch), batch + 1, batch])
+    operands = len(to.node.args) - 2  # a bias comes first
+    bits = to.find_bits(operands), to.find_bits(operands + 1)
     return instructions.dot(
-        to.builder, left, swapped, batch=batch, bits=(to.bits, to.bits), out=to.find_out_layout()
+        to.builder, left, swapped, batch=batch, bits=bits, out=to.find_out_layout()
     )
 
 

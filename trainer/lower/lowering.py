@@ -16,6 +16,8 @@ from trainer.lower.expressions import Constant, Expr, apply, f32, i64, invert
 from trainer.lower.graph import JointGraph, describe_origin
 from trainer.lower.instructions import literal
 from trainer.lower.layout import Layout, Renaming, dense
+from trainer.lower.noise import Noise
+from trainer.lower.precision import Precision, find_backward, find_role
 from trainer.lower.recipes import to_int_truncated
 from trainer.lower.values import Lazy, Pieces, Shape, Value, is_cheap
 
@@ -58,10 +60,14 @@ class Rules(dict[str, Rule]):
 class Lowering:
     """What the rules see: the builder, and the node at hand with the type of its result."""
 
-    def __init__(self, joint: JointGraph, builder: ProgramBuilder, bits: int) -> None:
+    def __init__(
+        self, joint: JointGraph, builder: ProgramBuilder, precision: Precision, noise: Noise
+    ) -> None:
         self.joint = joint
         self.builder = builder
-        self.bits = bits
+        self.noise = noise
+        self.precision = precision
+        self._backward = find_backward(joint.graph)
         self.node: fx.Node = next(iter(joint.graph.nodes))
         self._known: dict[fx.Node, Any] = {}
 
@@ -124,6 +130,13 @@ class Lowering:
         if isinstance(value, Lazy) and isinstance(value.expr, Constant) and kind == "f":
             return Lazy(value.shape, kind, f32(value.expr.value))
         return self.builder.map(_CASTS[value.kind, kind], value, kind=kind)
+
+    def find_bits(self, argument: int) -> int:
+        """Return the bits to which the node's argument number ``argument`` is quantized."""
+        operand = self.node.args[argument]
+        assert isinstance(operand, fx.Node)
+        bits: int = getattr(self.precision, find_role(operand, self._backward))
+        return bits
 
     def find_common_kind(self, *items: Any) -> str:
         """Return the kind in which operands are compared."""

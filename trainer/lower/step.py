@@ -17,6 +17,7 @@ from trainer.lower.expressions import apply, i64, select
 from trainer.lower.graph import JointGraph, LossFunction, trace
 from trainer.lower.layout import Layout
 from trainer.lower.lowering import Lowering
+from trainer.lower.noise import Noise
 from trainer.lower.operators import OPERATORS
 from trainer.lower.optimizer import (
     BETA1_POWER,
@@ -26,6 +27,7 @@ from trainer.lower.optimizer import (
     apply_adamw,
     moment_names,
 )
+from trainer.lower.precision import DEFAULT_PRECISION, Precision
 from trainer.lower.values import Lazy, Value, get_load, load
 
 DATASET: Final = "tokens"
@@ -63,19 +65,18 @@ def lower_step(
     data: DataSpec,
     optimizer: AdamW,
     *,
-    bits: int = 16,
+    precision: Precision = DEFAULT_PRECISION,
 ) -> LoweredStep:
     """Return one step of training ``model`` on next tokens.
 
     The model takes inputs and targets, i64[batch, length] each, and returns the loss; with a ``loss``
-    it takes the inputs, and the loss its output and the targets. ``bits`` is the width of the operands
-    of contractions. Raises UnsupportedOperator."""
+    it takes the inputs, and the loss its output and the targets. Raises UnsupportedOperator."""
     example = torch.zeros(data.batch, data.length, dtype=torch.int64)
     joint = trace(model, loss, (example, example.clone()))
     base = {name: p.detach().clone().contiguous() for name, p in joint.parameters.items()}
     slot = {name: torch.zeros_like(base[p]) for p in base for name in moment_names(p)}
     slot |= {BETA1_POWER: torch.ones(()), BETA2_POWER: torch.ones(())}
-    program = _lower(joint, base, slot, data, optimizer, bits)
+    program = _lower(joint, base, slot, data, optimizer, precision)
     require_valid_program(program)
     return LoweredStep(program, base, slot)
 
@@ -86,14 +87,16 @@ def _lower(
     slot: Mapping[str, Tensor],
     data: DataSpec,
     optimizer: AdamW,
-    bits: int,
+    precision: Precision,
 ) -> Program:
     builder = ProgramBuilder()
     state = declare(builder, base, TensorRole.BASE) | declare(builder, slot, TensorRole.SLOT)
     dataset = builder.add_input(DATASET, data.type, TensorRole.DATASET)
     counters = builder.add_input(COUNTERS, TensorType(Dtype.I64, (4,)), TensorRole.COUNTERS)
     batch = read_batch(builder, data, dataset, counters)
-    loss, *found = Lowering(joint, builder, bits).run(OPERATORS, batch, state)
+    seed, at = _get_counter(builder, counters, 0), _get_counter(builder, counters, 3)
+    noise = Noise(seed, at, _get_place(builder, counters))
+    loss, *found = Lowering(joint, builder, precision, noise).run(OPERATORS, batch, state)
     pairs = zip(base.items(), found, strict=True)
     gradients = {name: _store_gradient(builder, g, tensor) for (name, tensor), g in pairs}
     step = _compute_global_step(builder, counters, optimizer.steps_per_shard)
@@ -118,12 +121,18 @@ def _get_counter(builder: ProgramBuilder, counters: Lazy, index: int) -> Lazy:
     return builder.reshape(builder.slice(counters, 0, index, index + 1), ())
 
 
+def _get_place(builder: ProgramBuilder, counters: Lazy) -> Value:
+    """Return the shard's number in the counters of random words: round 2^16 + slot."""
+    round_index, slot = _get_counter(builder, counters, 1), _get_counter(builder, counters, 2)
+    return builder.map(lambda r, s: apply(Op.SHL, r, 16) + s, round_index, slot)
+
+
 def read_batch(
     builder: ProgramBuilder, data: DataSpec, dataset: Lazy, counters: Lazy
 ) -> tuple[Value, Value]:
     """Return the inputs and targets, [batch, length] each: `compute_batch_starts` in instructions."""
-    seed, round_index, slot, step = (_get_counter(builder, counters, n) for n in range(4))
-    place = builder.map(lambda r, s: apply(Op.SHL, r, 16) + s, round_index, slot)
+    seed, step = _get_counter(builder, counters, 0), _get_counter(builder, counters, 3)
+    place = _get_place(builder, counters)
     words = instructions.random(builder, (seed, step, place, Lazy((), "i", i64(0))), data.batch)
     windows = data.tokens - data.length
     starts = builder.map(lambda word: apply(Op.SHR, word * windows, 32), words)

@@ -29,6 +29,7 @@ from trainer.execution import Executor
 from trainer.lower.assembly import NamedOutput
 from trainer.lower.builder import ProgramBuilder
 from trainer.lower.expressions import apply
+from trainer.lower.precision import Precision
 from trainer.lower.step import COUNTERS, DATASET, DataSpec, OutputKind, lower_step, read_batch
 from trainer.models import PRESETS, Llama, LlamaConfig
 
@@ -102,7 +103,7 @@ def test_24_bits_are_more_accurate_than_14():
     _, expected = compute_autograd(model, read_rows(tokens, DATA))
     medians = []
     for bits in (14, 24):
-        step = lower_step(model, None, DATA, OPTIMIZER, bits=bits)
+        step = lower_step(model, None, DATA, OPTIMIZER, precision=Precision.uniform(bits))
         result = Executor(step.program).run_step(to_torch(make_inputs(step, tokens)))
         errors = [relative_error(result.gradients[name], g) for name, g in expected.items()]
         medians.append(np.median(errors))
