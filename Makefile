@@ -37,7 +37,8 @@ lint: setup
 	cd contracts && $(FORGE) fmt --check
 
 bench: setup
-	$(BIN)/touchstone bench $(ARGS)
+	$(BIN)/touchstone bench job $(ARGS)
+	$(BIN)/touchstone bench engine
 
 gas: setup
 	cd contracts && $(FORGE) snapshot --no-match-test 'testFuzz|invariant|python'

@@ -26,6 +26,8 @@ from market.protocol.spec import JobSpec
 
 Serve = Callable[[FastAPI], httpx.Client]
 
+# Triton decides when it is imported whether it compiles kernels, or interprets them where no GPU is.
+os.environ["TRITON_INTERPRET"] = "1"
 
 # Shared machines are slow at times, and a failure must come again: no deadline, no fresh randomness.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)

@@ -39,10 +39,15 @@ def _exit(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(0)  # whatever was being done is on disk or is done again
 
 
-def run_loop(take_turn: Callable[[], bool], poll_s: float) -> None:
-    """Take turns until a signal ends the process; a mute or refusing chain is asked again later."""
+def end_on_signals() -> None:
+    """Let Ctrl-C and SIGTERM end this process, with exit code 0."""
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, _exit)
+
+
+def run_loop(take_turn: Callable[[], bool], poll_s: float) -> None:
+    """Take turns until a signal ends the process; a mute or refusing chain is asked again later."""
+    end_on_signals()
     while True:
         try:
             has_worked = take_turn()

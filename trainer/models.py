@@ -164,18 +164,23 @@ def initialize(model: nn.Module, seed: int, layers: int) -> None:
     """Fill every matrix with uniform values of deviation 1/sqrt(fan in); vectors stay as they are.
 
     What writes to the residual stream (`o`, `down`) is divided by sqrt(2 ``layers``)."""
+    for index, (name, parameter) in enumerate(model.named_parameters()):
+        if parameter.ndim < 2:
+            continue
+        bound = math.sqrt(3 / parameter.shape[-1])
+        if name.endswith(("o.weight", "down.weight")):
+            bound /= math.sqrt(2 * layers)
+        fill_uniform(parameter, bound, seed, index)
+
+
+def fill_uniform(parameter: Tensor, bound: float, seed: int, index: int, part: int = 0) -> None:
+    """Fill a parameter with values between -``bound`` and ``bound``: words ``index`` of ``part``."""
+    words = torch.empty(parameter.numel(), dtype=torch.int64)
+    run_random(seed, index, part, _INIT_STREAM, words)
+    centered = (2 * words + 1 - 2**32).to(torch.float64)
+    values = (centered * (bound * 2.0**-32)).to(torch.float32)
     with torch.no_grad():
-        for index, (name, parameter) in enumerate(model.named_parameters()):
-            if parameter.ndim < 2:
-                continue
-            bound = math.sqrt(3 / parameter.shape[-1])
-            if name.endswith(("o.weight", "down.weight")):
-                bound /= math.sqrt(2 * layers)
-            words = torch.empty(parameter.numel(), dtype=torch.int64)
-            run_random(seed, index, 0, _INIT_STREAM, words)
-            centered = (2 * words + 1 - 2**32).to(torch.float64)
-            values = (centered * (bound * 2.0**-32)).to(torch.float32)
-            parameter.copy_(values.view(parameter.shape))
+        parameter.copy_(values.view(parameter.shape))
 
 
 def generate(

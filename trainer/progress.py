@@ -4,6 +4,9 @@ A kill at any instruction loses at most the segment in hand."""
 
 import json
 import os
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,10 +15,11 @@ from torch import Tensor
 
 from market.protocol.hashing import ZERO_HASH
 from market.protocol.manifest import Manifest, RecordEntry
+from market.protocol.program import Program
 from market.protocol.records import Outcome, StateClaim
 from market.protocol.spec import Cid, HexHash
-from market.storage.blobs import BlobStore
-from trainer.states import StateRoots, claim_state
+from market.storage.blobs import BlobDraft, BlobStore
+from trainer.states import State, StateRoots, claim_state, iterate_state_bytes
 
 
 class RecordProgress(BaseModel):
@@ -80,12 +84,12 @@ class ShardProgress(BaseModel):
 def write_atomically(path: Path, text: str) -> None:
     """Replace the file at ``path``; a kill leaves the old one or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("w") as file:
+    descriptor, partial = tempfile.mkstemp(".partial", path.stem, path.parent)
+    with os.fdopen(descriptor, "w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(path)
+    Path(partial).replace(path)
 
 
 def find_progress(path: Path) -> ShardProgress | None:
@@ -98,3 +102,67 @@ def find_progress(path: Path) -> ShardProgress | None:
 def save_progress(path: Path, progress: ShardProgress) -> None:
     """Keep ``progress`` at ``path``."""
     write_atomically(path, json.dumps(progress.model_dump(mode="json")))
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """A state between segments: in memory, hashed and written, but perhaps not yet on the disk."""
+
+    record: RecordProgress
+    state: State
+    roots: StateRoots
+    draft: BlobDraft
+
+
+def write_boundary(
+    store: BlobStore,
+    program: Program,
+    state: State,
+    roots: StateRoots,
+    outcome: Outcome | None = None,
+) -> Boundary:
+    """Write the bytes of ``state`` to ``store``; record 0 has no ``outcome``."""
+    draft = store.write(iterate_state_bytes(program, state))
+    ending = outcome or Outcome(ZERO_HASH, ZERO_HASH)
+    record = RecordProgress(
+        base_root=roots.base,
+        slot_root=roots.slot,
+        gradient_root=ending.gradient_root,
+        metrics_root=ending.metrics_root,
+        state=draft.cid,
+    )
+    return Boundary(record, state, roots, draft)
+
+
+class ProgressKeeper:
+    """Keeps progress on disk while the next segment trains; at most one record is under way.
+
+    INVARIANT: a record is on disk only after its state's bytes are, and after the record before it."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._under_way: Future[None] | None = None
+        self._newest: dict[Path, ShardProgress] = {}  # what is under way
+
+    def begin_save(self, path: Path, progress: ShardProgress, draft: BlobDraft) -> None:
+        """Begin to keep ``progress`` at ``path``, and ``draft``, the state of its last record."""
+        self.wait()
+        self._newest[path] = progress
+        self._under_way = self._thread.submit(_save, path, progress, draft)
+
+    def find_newest(self, path: Path) -> ShardProgress | None:
+        """Return the progress at ``path``, or what is on its way there."""
+        return self._newest.get(path) or find_progress(path)
+
+    def wait(self) -> None:
+        """Return when all is on disk; raise what kept it from getting there."""
+        saving, self._under_way = self._under_way, None
+        if saving is not None:
+            wait([saving])
+            self._newest.clear()  # whether it is there or not, the disk tells now
+            saving.result()
+
+
+def _save(path: Path, progress: ShardProgress, draft: BlobDraft) -> None:
+    draft.keep()
+    save_progress(path, progress)

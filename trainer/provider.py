@@ -34,9 +34,15 @@ from trainer.evidence import (
 )
 from trainer.execution import Executor
 from trainer.jobs import JobFiles, fetch_job, fetch_spec, fetch_state
-from trainer.progress import RecordProgress, ShardProgress, find_progress, save_progress
+from trainer.progress import (
+    Boundary,
+    ProgressKeeper,
+    ShardProgress,
+    find_progress,
+    write_boundary,
+)
 from trainer.shards import TrainSegment, hash_segment, run_segment
-from trainer.states import State, compute_state_roots, encode_state
+from trainer.states import State, StateRoots, compute_state_roots
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +74,8 @@ class Provider:
         self._executors: dict[int, Executor] = {}
         self._paths: dict[int, Path] = {}
         self._prestate: tuple[tuple[int, int, int], State] | None = None
+        self._boundary: tuple[int, Boundary] | None = None  # the last one written, and its job
+        self._keeper = ProgressKeeper()
 
     def take_turn(self) -> bool:
         """Do one thing for a lease or claim one; return whether there was anything to do."""
@@ -108,9 +116,10 @@ class Provider:
     def _forget(self, shard: Shard) -> None:
         """Drop what was kept of a lease that is over, but for states that another lease needs."""
         path = self._get_path(shard)
-        progress = find_progress(path)
+        progress = self._keeper.find_newest(path)
         if progress is None:
             return
+        self._keeper.wait()
         path.unlink()
         kept = [find_progress(other) for other in path.parent.glob("*.json")]
         needed = {record.state for other in kept if other for record in other.records}
@@ -234,27 +243,27 @@ class Provider:
         """Train one more segment, or commit when all are done."""
         files = self._get_files(shard.job_id)
         path = self._get_path(shard)
-        progress = find_progress(path)
+        progress = self._keeper.find_newest(path)
         if progress is None:
-            save_progress(path, self._begin(files, shard))
+            self._begin(files, shard)
         elif progress.segments < files.spec.segments:
-            save_progress(path, self._train_segment(files, shard, progress))
+            self._train_segment(files, shard, progress)
         else:
+            self._keeper.wait()
+            self._boundary = None
             self._commit(shard, progress)
         return True
 
-    def _begin(self, files: JobFiles, shard: Shard) -> ShardProgress:
+    def _begin(self, files: JobFiles, shard: Shard) -> None:
         prestate = self._compute_prestate(files, shard.job_id, shard.round_index, shard.slot)
         roots = compute_state_roots(files.program, prestate)
-        cid = self._setup.private.put(encode_state(files.program, prestate))
-        first = RecordProgress(base_root=roots.base, slot_root=roots.slot, state=cid)
-        return ShardProgress(records=(first,))
+        boundary = write_boundary(self._setup.private, files.program, prestate, roots)
+        self._keep(shard, ShardProgress(records=(boundary.record,)), boundary)
+        self._prestate = None
 
-    def _train_segment(
-        self, files: JobFiles, shard: Shard, progress: ShardProgress
-    ) -> ShardProgress:
-        spec, setup = files.spec, self._setup
-        prestate = self._load_state(files, progress.records[-1].state)
+    def _train_segment(self, files: JobFiles, shard: Shard, progress: ShardProgress) -> None:
+        spec, setup, program = files.spec, self._setup, files.program
+        prestate, before = self._load_state(files, shard, progress.records[-1].state)
         end = setup.train(
             self._get_executor(shard.job_id),
             build_task(self._chain, files, shard),
@@ -262,18 +271,23 @@ class Provider:
             progress.segments,
             lambda step: setup.on_step(shard, step, spec.steps) if setup.on_step else None,
         )
-        roots, outcome = hash_segment(files.program, end)
-        record = RecordProgress(
-            base_root=roots.base,
-            slot_root=roots.slot,
-            gradient_root=outcome.gradient_root,
-            metrics_root=outcome.metrics_root,
-            state=setup.private.put(encode_state(files.program, end.state)),
-        )
-        return progress.extend(record, end.metrics)
+        roots, outcome = hash_segment(program, end, before)
+        boundary = write_boundary(setup.private, program, end.state, roots, outcome)
+        self._keep(shard, progress.extend(boundary.record, end.metrics), boundary)
 
-    def _load_state(self, files: JobFiles, cid: str) -> State:
-        return fetch_state(self._setup.private, files.program, cid)
+    def _keep(self, shard: Shard, progress: ShardProgress, boundary: Boundary) -> None:
+        self._keeper.begin_save(self._get_path(shard), progress, boundary.draft)
+        self._boundary = shard.job_id, boundary
+
+    def _load_state(
+        self, files: JobFiles, shard: Shard, cid: str
+    ) -> tuple[State, StateRoots | None]:
+        """Return the state whose bytes are ``cid``, and its roots where they are known here."""
+        if self._boundary is not None:
+            job_id, last = self._boundary
+            if (job_id, last.record.state) == (shard.job_id, cid):
+                return last.state, last.roots
+        return fetch_state(self._setup.private, files.program, cid), None
 
     def _commit(self, shard: Shard, progress: ShardProgress) -> None:
         manifest = progress.put_manifest(self._setup.public)
@@ -309,6 +323,7 @@ class Provider:
     # -- after the draw
 
     def _get_progress(self, shard: Shard) -> ShardProgress:
+        self._keeper.wait()
         progress = find_progress(self._get_path(shard))
         if progress is None:
             raise InvalidSpec(f"nothing is kept of lease {shard.lease_id}: it cannot be opened")

@@ -85,19 +85,20 @@ def run_segment(
     result: StepResult | None = None
     first = segment * task.steps_per_segment
     for step in range(first, first + task.steps_per_segment):
-        previous = result
         inputs = {**state, dataset: task.dataset, counters: encode_counters(task, step)}
-        result = executor.run_step(inputs)
+        result = executor.run_step(inputs, spent=result)
         state = result.state
         metrics.append(result.metrics.clone())
-        if previous is not None:
-            executor.release(previous)
         on_step(step)
     assert result is not None  # a segment has steps
     return SegmentEnd(state, result.gradients, torch.stack(metrics))
 
 
-def hash_segment(program: Program, end: SegmentEnd) -> tuple[StateRoots, Outcome]:
-    """Return the roots that the record after a segment carries."""
-    roots = compute_state_roots(program, end.state)
+def hash_segment(
+    program: Program, end: SegmentEnd, before: StateRoots | None = None
+) -> tuple[StateRoots, Outcome]:
+    """Return the roots that the record after a segment carries.
+
+    Given the roots of the state ``before`` it, frozen tensors are not hashed again."""
+    roots = compute_state_roots(program, end.state, before)
     return roots, compute_outcome(program, end.gradients, end.metrics[-1])

@@ -1,7 +1,7 @@
 """States as bytes and as roots: how tensors in memory become what the chain and the store hold."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,24 +11,20 @@ from market.protocol.errors import InvalidBlob
 from market.protocol.hashing import Hash32
 from market.protocol.program import OutputKind, Program, TensorRole
 from market.protocol.records import Outcome, StateClaim
-from market.protocol.tensors import (
-    Dtype,
-    TensorType,
-    compute_named_root,
-    compute_state_root,
-    compute_tensor_root,
-)
+from market.protocol.tensors import Dtype, TensorType, compute_named_root, compute_state_root
 from trainer.exact.fused_native import TORCH_DTYPES
+from trainer.hashing import Elements, compute_tensor_roots
 
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class StateRoots:
-    """The roots of a state's two halves."""
+    """The roots of a state's two halves, and where they are known those of its tensors."""
 
     base: Hash32
     slot: Hash32
+    tensors: Mapping[str, Hash32] = field(default_factory=dict, compare=False)
 
     @property
     def state(self) -> Hash32:
@@ -48,30 +44,51 @@ def decode_tensor(kind: TensorType, data: bytes | memoryview) -> Tensor:
         raise InvalidBlob(f"{len(data)} bytes for {kind}, which takes {kind.nbytes}")
     flat = torch.frombuffer(bytearray(data), dtype=TORCH_DTYPES[kind.dtype])
     if kind.dtype is Dtype.F32:
-        patterns = flat[flat.isnan()].view(torch.int32)
-        if bool((patterns != CANONICAL_NAN).any()):
+        is_nan = flat.isnan()
+        if bool(is_nan.any()) and bool((flat[is_nan].view(torch.int32) != CANONICAL_NAN).any()):
             raise InvalidBlob(f"{kind} holds a NaN that is not 0x7fc00000")
     return flat.reshape(kind.shape)
+
+
+def _hash_tensors(
+    types: Mapping[str, TensorType], tensors: Mapping[str, Tensor]
+) -> dict[str, Hash32]:
+    elements = [Elements(kind, get_tensor_bytes(tensors[name])) for name, kind in types.items()]
+    return dict(zip(types, compute_tensor_roots(elements), strict=True))
 
 
 def compute_named_tensor_root(
     types: Mapping[str, TensorType], tensors: Mapping[str, Tensor]
 ) -> Hash32:
     """Return the root over the tensors named in ``types``, in that order."""
-    return compute_named_root(
-        {
-            name: compute_tensor_root(kind, get_tensor_bytes(tensors[name]))
-            for name, kind in types.items()
-        }
-    )
+    return compute_named_root(_hash_tensors(types, tensors))
 
 
-def compute_state_roots(program: Program, state: Mapping[str, Tensor]) -> StateRoots:
-    """Return the roots of both halves of ``state`` as ``program`` declares them."""
-    return StateRoots(
-        compute_named_tensor_root(program.find_inputs(TensorRole.BASE), state),
-        compute_named_tensor_root(program.find_inputs(TensorRole.SLOT), state),
+def find_frozen(program: Program) -> set[str]:
+    """Return the names of the state's tensors that no step changes."""
+    return {
+        output.name
+        for output in program.outputs
+        if output.kind is OutputKind.NEXT_STATE and output.tensor == output.replaces
+    }
+
+
+def compute_state_roots(
+    program: Program, state: Mapping[str, Tensor], before: StateRoots | None = None
+) -> StateRoots:
+    """Return the roots of ``state`` as ``program`` declares it.
+
+    Where steps led to it from a state with the roots ``before``, frozen tensors are not hashed again."""
+    known = {} if before is None else before.tensors
+    types, frozen = get_state_types(program), find_frozen(program)
+    kept = {name: root for name, root in known.items() if name in frozen}
+    hashed = _hash_tensors({name: types[name] for name in types if name not in kept}, state)
+    roots = kept | hashed
+    base, slot = (
+        compute_named_root({name: roots[name] for name in program.find_inputs(role)})
+        for role in (TensorRole.BASE, TensorRole.SLOT)
     )
+    return StateRoots(base, slot, roots)
 
 
 def compute_outcome(program: Program, gradients: Mapping[str, Tensor], metrics: Tensor) -> Outcome:
@@ -81,10 +98,8 @@ def compute_outcome(program: Program, gradients: Mapping[str, Tensor], metrics: 
         for name, tensor in program.find_outputs(OutputKind.GRADIENT).items()
     }
     metrics_type = TensorType(Dtype.F32, tuple(metrics.shape))
-    return Outcome(
-        compute_named_tensor_root(types, gradients),
-        compute_tensor_root(metrics_type, get_tensor_bytes(metrics)),
-    )
+    (metrics_root,) = compute_tensor_roots([Elements(metrics_type, get_tensor_bytes(metrics))])
+    return Outcome(compute_named_tensor_root(types, gradients), metrics_root)
 
 
 def claim_state(roots: StateRoots, outcome: Outcome | None) -> StateClaim:
@@ -100,9 +115,14 @@ def get_state_types(program: Program) -> dict[str, TensorType]:
     return {**base, **slot}
 
 
+def iterate_state_bytes(program: Program, state: Mapping[str, Tensor]) -> Iterator[memoryview]:
+    """Yield the bytes of ``state``, tensor after tensor, without copying them where possible."""
+    return (get_tensor_bytes(state[name]) for name in get_state_types(program))
+
+
 def encode_state(program: Program, state: Mapping[str, Tensor]) -> bytes:
     """Return the bytes of ``state``: its tensors in declaration order, base half then slot half."""
-    return b"".join(get_tensor_bytes(state[name]) for name in get_state_types(program))
+    return b"".join(iterate_state_bytes(program, state))
 
 
 def decode_state(program: Program, data: bytes) -> State:

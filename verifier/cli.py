@@ -40,12 +40,21 @@ def replay_job(
 def export_model(
     job_id: JobId,
     out: Annotated[Path, typer.Option(dir_okay=False, help="The safetensors file to write.")],
+    model: Annotated[
+        str | None, typer.Option(help="The model's folder, if it is not where the spec says.")
+    ] = None,
+    merge: Annotated[  # noqa: FBT002 - an option
+        bool, typer.Option("--merge", help="Add low-rank updates to the layers that they adapt.")
+    ] = False,
     as_json: Json = False,  # noqa: FBT002 - an option
 ) -> None:
-    """Write the weights that follow from a job's attested rounds, under their own names."""
+    """Write the weights that follow from a job's attested rounds, under their own names.
+
+    The file loads into the class that the job began with."""
     from verifier.commands import replay
 
-    replay.export_model(job_id, out, as_json=as_json)
+    file = replay.ModelFile(out, model, merge)
+    replay.export_model(job_id, file, as_json=as_json)
 
 
 @receipt.command("make")
@@ -95,7 +104,7 @@ def run_bench(
         Path | None, typer.Option("--json", dir_okay=False, help="Write the figures here.")
     ] = None,
 ) -> None:
-    """Measure what README's table says, on this machine."""
+    """Measure one job from posted to paid, its demo included."""
     from verifier.commands.bench import bench
 
     bench(figures)
@@ -107,5 +116,5 @@ def register(app: typer.Typer) -> None:
     app.add_typer(receipt, name="receipt")
     app.command("replay")(replay_job)
     app.command("demo")(run_demo)
-    app.command("bench")(run_bench)
+    find_group(app, "bench").command("job")(run_bench)
     find_group(app, "job").command("model")(export_model)

@@ -3,7 +3,7 @@
 Checking it reads the chain, the store and the model's file; nothing is trained again."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from market.chain.client import Chain
 from market.chain.events import (
@@ -29,11 +30,13 @@ from market.protocol.errors import InvalidBlob, MarketError
 from market.protocol.hashing import Hash32
 from market.protocol.lifecycle import LeaseStatus
 from market.protocol.program import TensorRole
-from market.protocol.spec import HexHash, Wei
+from market.protocol.spec import HexHash, JobSpec, Wei
 from market.storage.blobs import BlobStore
 from trainer.evidence import compute_base, fetch_manifest, list_attested
 from trainer.jobs import JobFiles, fetch_job, fetch_spec
-from trainer.states import compute_named_tensor_root
+from trainer.prepare import read_recipe
+from trainer.results import list_aliases
+from trainer.states import compute_named_tensor_root, get_tensor_bytes
 
 
 class _Document(BaseModel):
@@ -251,6 +254,16 @@ def _check_traces(
     return None
 
 
+def _holds_only_aliases(spec: JobSpec, tensors: Mapping[str, Tensor], strange: set[str]) -> bool:
+    """Check that ``strange`` tensors are the other names of tied ones, and equal to them."""
+    aliases = list_aliases(read_recipe(spec).build_model())
+    return all(
+        name in aliases
+        and get_tensor_bytes(tensors[name]) == get_tensor_bytes(tensors[aliases[name]])
+        for name in strange
+    )
+
+
 def compute_file_root(files: JobFiles, model: Path) -> Hash32:
     """Return the root of the weights in a safetensors file."""
     types = files.program.find_inputs(TensorRole.BASE)
@@ -258,7 +271,9 @@ def compute_file_root(files: JobFiles, model: Path) -> Hash32:
         tensors = load_file(model)
     except (SafetensorError, OSError) as error:
         raise InvalidBlob(f"{model} is no safetensors file: {error}") from error
-    if set(tensors) != set(types):
+    strange = set(tensors) - set(types)
+    is_whole = set(types) <= set(tensors)
+    if not is_whole or (strange and not _holds_only_aliases(files.spec, tensors, strange)):
         raise InvalidBlob(f"{model} holds other tensors than the job's program")
     return compute_named_tensor_root(types, tensors)
 

@@ -15,7 +15,10 @@ MarketError
 |-- StorageFull              no room for a blob; nothing was changed
 |-- TrainingError            this machine cannot train
 |   |-- NondeterministicEnvironment
+|   |-- InsufficientMemory   a program needs more than there is
 |   |-- UnsupportedOperator  a model that cannot be lowered
+|   |-- UnsupportedPartition a program that cannot be divided over processes that way
+|   |-- ProcessLost          a process of the group died or does not answer
 |   `-- DatasetUnavailable*
 `-- AuditIncomplete          the audit could not run            (* = retryable)
 """
@@ -86,8 +89,20 @@ class NondeterministicEnvironment(TrainingError):
     """This machine does not give the release's bits."""
 
 
+class InsufficientMemory(TrainingError):
+    """A program needs more memory than this machine has."""
+
+
 class UnsupportedOperator(TrainingError):
     """A model uses an operator that has no lowering."""
+
+
+class UnsupportedPartition(TrainingError):
+    """A program cannot be divided over so many processes that way."""
+
+
+class ProcessLost(TrainingError):
+    """A process of this provider's group died or does not answer."""
 
 
 class DatasetUnavailable(TrainingError):

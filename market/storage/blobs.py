@@ -8,14 +8,22 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BytesIO
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from market.protocol.errors import InvalidBlob, NotFound, StorageFull
-from market.storage.cid import Cid, Readable, compute_chunks_cid, compute_cid, iterate_chunks
+from market.protocol.tensors import Bytes
+from market.storage.cid import (
+    Cid,
+    Readable,
+    compute_chunks_cid,
+    compute_cid,
+    iterate_chunks,
+    split_chunks,
+)
 
 _INCOMING: Final = ".incoming-"
 _ABANDONED_AFTER_S: Final = 3600
@@ -34,7 +42,7 @@ class BlobStore:
     def put(self, data: bytes) -> Cid:
         """Keep ``data`` and return its CID."""
         self._require_size(len(data))
-        return self.put_stream(BytesIO(data))
+        return self.write([data]).keep()
 
     def put_file(self, path: Path) -> Cid:
         """Keep a copy of the file at ``path`` and return its CID."""
@@ -43,15 +51,18 @@ class BlobStore:
             return self.put_stream(source)
 
     def put_stream(self, source: Readable, expected: Cid | None = None) -> Cid:
-        """Keep what ``source`` gives and return its CID; memory use is one chunk.
+        """Keep what ``source`` gives and return its CID; memory use is a few chunks.
 
         Raises InvalidBlob, keeping nothing, where the bytes do not hash to ``expected``."""
-        with _report_full(), _open_incoming(self._root) as (incoming, path):
-            cid = compute_chunks_cid(self._copy(source, incoming))
-            if expected not in (None, cid):
-                raise InvalidBlob(f"the bytes given for {expected} hash to {cid}")
-            _publish(incoming, path, self._root / cid)
-        return cid
+        draft = self._write(iterate_chunks(source))
+        if expected not in (None, draft.cid):
+            draft.discard()
+            raise InvalidBlob(f"the bytes given for {expected} hash to {draft.cid}")
+        return draft.keep()
+
+    def write(self, parts: Iterable[Bytes]) -> "BlobDraft":
+        """Return a draft of the blob that ``parts`` are together, without a copy of them."""
+        return self._write(split_chunks(parts))
 
     def get(self, cid: Cid, max_bytes: int) -> bytes:
         """Return the blob named ``cid``, of at most ``max_bytes``, after hashing it."""
@@ -94,13 +105,37 @@ class BlobStore:
         if size > self.max_blob_bytes:
             raise InvalidBlob(f"a blob of {size} bytes: at most {self.max_blob_bytes} are kept")
 
-    def _copy(self, source: Readable, incoming: BinaryIO) -> Iterator[bytes]:
+    def _write(self, chunks: Iterable[Bytes]) -> "BlobDraft":
+        with _report_full(), _open_incoming(self._root) as (incoming, path):
+            cid = compute_chunks_cid(self._copy(chunks, incoming))
+        return BlobDraft(cid, path, self._root / cid)
+
+    def _copy(self, chunks: Iterable[Bytes], incoming: BinaryIO) -> Iterator[Bytes]:
         size = 0
-        for chunk in iterate_chunks(source):
+        for chunk in chunks:
             size += len(chunk)
             self._require_size(size)
             incoming.write(chunk)
             yield chunk
+
+
+@dataclass(frozen=True, slots=True)
+class BlobDraft:
+    """A blob that is written and hashed, and not yet kept: a crash of the machine may lose it."""
+
+    cid: Cid
+    _path: Path
+    _destination: Path
+
+    def keep(self) -> Cid:
+        """Wait until the bytes are on the disk, give them their name, and return it."""
+        with _report_full(), _delete_unless_done(self._path):
+            _publish(self._path, self._destination)
+        return self.cid
+
+    def discard(self) -> None:
+        """Keep nothing of it."""
+        self._path.unlink()
 
 
 def _require_cid(expected: Cid, actual: Cid) -> None:
@@ -120,26 +155,34 @@ def _report_full() -> Iterator[None]:
 
 @contextmanager
 def _open_incoming(root: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """Open a new hidden file; afterwards it has been published or is gone."""
+    """Open a new hidden file, which is gone afterwards if anything is raised."""
     descriptor, name = tempfile.mkstemp(prefix=_INCOMING, dir=root)
     path = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as incoming:
-            yield incoming, path
-    finally:
-        path.unlink(missing_ok=True)
+    with _delete_unless_done(path), os.fdopen(descriptor, "wb") as incoming:
+        yield incoming, path
 
 
-def _publish(incoming: BinaryIO, path: Path, destination: Path) -> None:
+@contextmanager
+def _delete_unless_done(path: Path) -> Iterator[None]:
+    with ExitStack() as undo:
+        undo.callback(path.unlink, missing_ok=True)
+        yield
+        undo.pop_all()
+
+
+def _publish(path: Path, destination: Path) -> None:
     # INVARIANT: the bytes are on the disk before the name is, so a crash leaves all or nothing.
-    incoming.flush()
-    os.fsync(incoming.fileno())
+    _flush(path)
     path.rename(destination)
-    directory = os.open(destination.parent, os.O_RDONLY)
+    _flush(destination.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)
 
 
 def _delete_abandoned_writes(root: Path) -> None:

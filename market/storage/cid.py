@@ -3,17 +3,21 @@
 A blob of one chunk is a raw block, so its CID and its SHA-256 are the same fact; a longer one is
 the root of a balanced UnixFS tree."""
 
+import os
 import re
 from base64 import b32decode, b32encode
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
-from io import BytesIO
+from itertools import chain
 from typing import Final, Protocol, Self
 
 from market.protocol.errors import InvalidBlob
 from market.protocol.hashing import Hash32
+from market.protocol.tensors import Bytes
 
 CHUNK_BYTES: Final = 262_144
 LINKS_PER_NODE: Final = 174
@@ -21,6 +25,7 @@ LINKS_PER_NODE: Final = 174
 _CID_VERSION: Final = 1
 _SHA256: Final = b"\x12\x20"  # multihash: function sha2-256, 32 bytes
 _TEXT: Final = re.compile(r"b[a-z2-7]{58}")
+_CHUNKS_AHEAD: Final = 32  # how many may wait for a thread that hashes them
 
 
 class Readable(Protocol):
@@ -89,9 +94,9 @@ def digest_of_cid(cid: Cid) -> Hash32:
     return cid.digest
 
 
-def compute_cid(data: bytes) -> Cid:
+def compute_cid(data: Bytes) -> Cid:
     """Return the CID of ``data``."""
-    return compute_chunks_cid(iterate_chunks(BytesIO(data)))
+    return compute_chunks_cid(split_chunks([data]))
 
 
 def iterate_chunks(source: Readable) -> Iterator[bytes]:
@@ -100,9 +105,30 @@ def iterate_chunks(source: Readable) -> Iterator[bytes]:
         yield chunk
 
 
-def compute_chunks_cid(chunks: Iterable[bytes]) -> Cid:
-    """Return the CID of a blob given in ``chunks`` of ``CHUNK_BYTES``, the last one shorter."""
-    level = [_link_leaf(chunk) for chunk in chunks] or [_link_leaf(b"")]
+def split_chunks(parts: Iterable[Bytes]) -> Iterator[Bytes]:
+    """Yield what ``parts`` are together in chunks of ``CHUNK_BYTES``, the last one shorter.
+
+    Nothing is copied but the chunks that lie across parts."""
+    begun = bytearray()
+    for part in parts:
+        view = memoryview(part).cast("B")
+        start = (CHUNK_BYTES - len(begun)) % CHUNK_BYTES
+        begun += view[:start]
+        if len(begun) == CHUNK_BYTES:
+            yield begun
+            begun = bytearray()
+        end = max(start, len(view) - (len(view) - start) % CHUNK_BYTES)
+        yield from (view[at : at + CHUNK_BYTES] for at in range(start, end, CHUNK_BYTES))
+        begun += view[end:]
+    if begun:
+        yield begun
+
+
+def compute_chunks_cid(chunks: Iterable[Bytes]) -> Cid:
+    """Return the CID of a blob given in ``chunks`` of ``CHUNK_BYTES``, the last one shorter.
+
+    Threads hash them while the next ones are produced; only so many are in memory at a time."""
+    level = list(_link_leaves(iter(chunks)))
     while len(level) > 1:
         level = [
             _link_node(level[start : start + LINKS_PER_NODE])
@@ -120,7 +146,21 @@ class _Link:
     dag_bytes: int
 
 
-def _link_leaf(chunk: bytes) -> _Link:
+def _link_leaves(chunks: Iterator[Bytes]) -> Iterator[_Link]:
+    first, second = next(chunks, b""), next(chunks, b"")
+    if not second:  # most blobs are documents, and starting threads takes longer than hashing one
+        yield _link_leaf(first)
+        return
+    waiting: deque[Future[_Link]] = deque()
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for chunk in chain((first, second), chunks):
+            waiting.append(threads.submit(_link_leaf, chunk))
+            if len(waiting) > _CHUNKS_AHEAD:
+                yield waiting.popleft().result()
+        yield from (link.result() for link in waiting)
+
+
+def _link_leaf(chunk: Bytes) -> _Link:
     return _Link(_encode_cid(Codec.RAW, sha256(chunk).digest()), len(chunk), len(chunk))
 
 

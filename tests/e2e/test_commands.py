@@ -107,8 +107,8 @@ def test_a_machine_with_other_arithmetic_says_so_and_cannot_provide(monkeypatch)
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        (("--preset", "huge"), "no preset 'huge'"),
-        (("--preset", "tiny", "--limit", "1000"), "a text of 1000 bytes"),
+        (("--preset", "huge"), "no model 'huge'"),
+        (("--preset", "tiny", "--limit", "1000"), "a dataset of 1000 tokens"),
         (("--preset", "tiny", "--stake", "1wei"), "makes cheating pay"),
         (("--preset", "tiny", "--samples", "9"), "9 samples of 8 segments"),
     ],

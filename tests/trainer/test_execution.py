@@ -1,19 +1,27 @@
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
-from market.protocol.errors import InvalidBlob, NondeterministicEnvironment
-from market.protocol.program import Kind
+from market.protocol.errors import (
+    InsufficientMemory,
+    InvalidBlob,
+    NondeterministicEnvironment,
+)
+from market.protocol.program import Kind, Op, Output, OutputKind, Program, TensorRole
+from market.protocol.tensors import Dtype
 from market.protocol.validity import require_valid_program
-from tests.trainer.programs import build_chain, build_outer, build_step, make_inputs
+from tests.trainer.programs import Draft, build_chain, build_outer, build_step, make_inputs
 from trainer.exact.carriers import CARRIERS
-from trainer.execution import Executor, StepResult, Value
+from trainer.execution import BackendName, Executor, StepResult, Value
 
 PROGRAM = build_step()
 Snapshot = list[tuple[Tensor, Tensor | None]]
@@ -119,6 +127,139 @@ def test_released_memory_is_written_again_but_never_under_an_input(executor: Exe
     assert {tensor.data_ptr() for tensor in third.state.values()} == addresses
 
 
+def find_addresses(result: StepResult) -> list[int]:
+    tensors = (*result.state.values(), *result.gradients.values(), result.metrics)
+    return [tensor.data_ptr() for tensor in tensors]
+
+
+def test_what_is_spent_is_written_in_place_with_the_same_bits(executor: Executor) -> None:
+    inputs = make_inputs()
+    first = executor.run_step(inputs)
+    expected = get_all_bits(executor.run_step({**inputs, **first.state}))
+    addresses = find_addresses(first)
+
+    second = executor.run_step({**inputs, **first.state}, spent=first)
+
+    assert get_all_bits(second) == expected
+    assert find_addresses(second) == addresses
+    assert first.state == first.gradients == {}
+
+
+def test_what_is_spent_but_no_input_is_memory_for_the_results(executor: Executor) -> None:
+    inputs = make_inputs()
+    first = executor.run_step(inputs)
+    expected, addresses = get_all_bits(first), find_addresses(first)
+
+    again = executor.run_step(inputs, spent=first)
+
+    assert get_all_bits(again) == expected
+    assert find_addresses(again) == addresses
+
+
+def test_state_that_two_inputs_share_is_not_written_in_place() -> None:
+    executor, inputs = Executor(PROGRAM), make_inputs()
+    first = executor.run_step(inputs)
+    shared = {**inputs, "w": first.state["w"], "w.moment": first.state["w"]}
+    expected = get_all_bits(executor.run_step(shared))
+    before = first.state["w"].clone()
+
+    second = executor.run_step(shared, spent=first)
+
+    assert get_all_bits(second) == expected
+    assert torch.equal(shared["w"], before)
+
+
+def build_update(*, late: bool = False, across: bool = False, stored: bool = False) -> Program:
+    """Return a step that adds 1 to a matrix ``w`` and gives its total.
+
+    The total is ``late`` if it is read after the addition; ``across`` adds the transposed matrix, and
+    ``stored`` keeps the matrix in ``v`` as it is."""
+    draft, size = Draft(), 3
+    w, v = (draft.declare(Dtype.F32, size, size, role=TensorRole.BASE, name=n) for n in "wv")
+    next_w, next_v = (draft.declare(Dtype.F32, size, size) for _ in range(2))
+    total = draft.declare(Dtype.F32)
+    reads = [draft.view(w), draft.view(v, 1, size) if across else draft.view(v)]
+    stores = [
+        replace(draft.view(next_w), register=2),
+        replace(draft.view(next_v), register=0 if stored else 3),
+    ]
+    code = ((Op.ADD, 0, 1, 0), (Op.ADD, 1, 0, 0))
+    draft.run(Kind.MAP, (size, size), reads, *stores, code=code)
+    draft.run(Kind.SUM, (9,), [draft.view(w, 1)], draft.view(total, 0), reduced=1)
+    if not late:
+        draft.instructions.reverse()
+    draft.outputs = [
+        Output(OutputKind.NEXT_STATE, next_w, "w", w),
+        Output(OutputKind.NEXT_STATE, next_v, "v", v),
+        Output(OutputKind.GRADIENT, total, "total"),
+    ]
+    return draft.finish()
+
+
+@pytest.mark.parametrize("backend", ["fused", "torch"])
+@pytest.mark.parametrize(
+    ("update", "in_place"),
+    [
+        ({}, {"w", "v"}),
+        ({"late": True}, {"v"}),
+        ({"across": True}, {"w"}),
+        ({"stored": True}, set()),
+    ],
+)
+def test_an_input_is_overwritten_only_where_nobody_reads_it_again(
+    backend: BackendName, update: dict[str, bool], in_place: set[str]
+) -> None:
+    program = build_update(**update)
+    require_valid_program(program)
+    executor = Executor(program, backend=backend, carrier=CARRIERS["float64"])
+    first = executor.run_step({name: torch.randn(3, 3) for name in "wv"})
+    expected = get_all_bits(executor.run_step(first.state))
+    inputs = dict(first.state)
+
+    second = executor.run_step(inputs, spent=first)
+
+    assert get_all_bits(second) == expected
+    assert {n for n in "wv" if second.state[n].data_ptr() == inputs[n].data_ptr()} == in_place
+
+
+def test_a_step_after_the_second_allocates_nothing() -> None:
+    executor, inputs = Executor(PROGRAM, threads=1), make_inputs()
+    result = executor.run_step(inputs)
+    result = executor.run_step({**inputs, **result.state}, spent=result)
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        executor.run_step({**inputs, **result.state}, spent=result)
+
+    events = profiler.profiler.kineto_results.events()
+    assert any(event.name() == "aten::_int_mm" for event in events)
+    assert [event.nbytes() for event in events if event.nbytes() > 0] == []
+
+
+def test_a_step_says_what_it_needs_and_a_machine_without_it_refuses_to_begin() -> None:
+    draft, side = Draft(), 1 << 20
+    w = draft.declare(Dtype.F32, side, side, role=TensorRole.BASE, name="w")
+    between, following = (draft.declare(Dtype.F32, side, side) for _ in range(2))
+    for source, target in ((w, between), (between, following)):
+        store = replace(draft.view(target), register=1)
+        code = ((Op.ADD, 0, 0, 0),)
+        draft.run(Kind.MAP, (side, side), [draft.view(source)], store, code=code)
+    draft.outputs = [Output(OutputKind.NEXT_STATE, following, "w", w)]
+
+    with pytest.raises(InsufficientMemory) as caught:
+        Executor(draft.finish())
+
+    tensor = "4,194,304.0 MiB"
+    needed = re.match(
+        r"a step takes ([\d,.]+) MiB \((.+) of inputs, (.+) of results", str(caught.value)
+    )
+    assert needed is not None
+    assert float(needed[1].replace(",", "")) > 2 * 2**22
+    assert (needed[2], needed[3]) == (tensor, tensor)
+    assert re.search(
+        r"this machine has [\d,.]+ MiB, of which [\d,.]+ MiB are free", str(caught.value)
+    )
+
+
 def test_an_observer_sees_what_every_instruction_wrote(executor: Executor) -> None:
     reference = Executor(PROGRAM, backend="torch", carrier=CARRIERS["float64"])
     inputs = make_inputs()
@@ -162,7 +303,7 @@ def test_a_state_that_is_not_finite_runs_to_its_end(executor: Executor) -> None:
     assert torch.equal(patterns, torch.full_like(patterns, 0x7FC00000))
 
 
-def test_an_outer_step_runs_and_an_unchanged_tensor_is_a_copy() -> None:
+def test_an_outer_step_runs_and_an_unchanged_tensor_is_the_input_itself() -> None:
     inputs = {
         "w": torch.zeros(2, 3),
         "kept": torch.tensor([3, 4], dtype=torch.int32),
@@ -173,8 +314,7 @@ def test_an_outer_step_runs_and_an_unchanged_tensor_is_a_copy() -> None:
     result = Executor(build_outer()).run_step(inputs)
 
     assert torch.equal(result.state["w"], torch.full((2, 3), 3.0))
-    assert torch.equal(result.state["kept"], inputs["kept"])
-    assert result.state["kept"].data_ptr() != inputs["kept"].data_ptr()
+    assert result.state["kept"] is inputs["kept"]
     assert result.metrics.shape == (0,)
 
 

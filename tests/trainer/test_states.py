@@ -2,9 +2,17 @@ import pytest
 import torch
 
 from market.protocol.errors import InvalidBlob
-from market.protocol.tensors import Dtype, TensorType
+from market.protocol.program import TensorRole
+from market.protocol.tensors import Dtype, TensorType, compute_named_root, compute_tensor_root
+from tests.trainer.programs import build_outer
 from tests.trainer.tiny_job import build_tiny_job
-from trainer.states import compute_state_roots, decode_state, decode_tensor, encode_state
+from trainer.states import (
+    compute_state_roots,
+    decode_state,
+    decode_tensor,
+    encode_state,
+    get_tensor_bytes,
+)
 
 JOB = build_tiny_job()
 PROGRAM, STATE = JOB["program"], JOB["initial"]
@@ -46,3 +54,26 @@ def test_the_one_nan_is_a_value_like_any_other():
     tensor = decode_tensor(TensorType(Dtype.F32, (1,)), (0x7FC00000).to_bytes(4, "little"))
 
     assert tensor.view(torch.int32).item() == 0x7FC00000
+
+
+def test_a_tensor_that_no_step_changes_keeps_its_root_unread():
+    program = build_outer()
+    state = {"w": torch.ones(2, 3), "kept": torch.tensor([7, 8], dtype=torch.int32)}
+    before = compute_state_roots(program, state)
+    state = {"w": torch.zeros(2, 3), "kept": torch.zeros(2, dtype=torch.int32)}
+
+    after = compute_state_roots(program, state, before)
+
+    anew = compute_state_roots(program, state)
+    assert after.tensors == {"w": anew.tensors["w"], "kept": before.tensors["kept"]}
+    assert before.base != after.base != anew.base
+
+
+def test_the_roots_of_a_state_are_the_defined_ones():
+    types = PROGRAM.find_inputs(TensorRole.BASE)
+    defined = {
+        name: compute_tensor_root(kind, get_tensor_bytes(STATE[name]))
+        for name, kind in types.items()
+    }
+
+    assert compute_state_roots(PROGRAM, STATE).base == compute_named_root(defined)

@@ -3,12 +3,13 @@
 from typing import Any
 
 from market.protocol.program import TensorRole
+from trainer.data import split_held_out
 from trainer.jobs import Schedule
 from trainer.lower.optimizer import AdamW
 from trainer.lower.outer import lower_outer_step
 from trainer.lower.step import DataSpec, lower_step
 from trainer.models import PRESETS, Llama
-from trainer.text import read_library_text, split_held_out
+from trainer.text import read_library_text
 
 SCHEDULE = Schedule(rounds=2, slots=2, segments=3, steps_per_segment=2)
 _cache: dict[float, dict[str, Any]] = {}

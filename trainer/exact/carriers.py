@@ -22,6 +22,7 @@ QUANTIZED_BOUNDS: Final = {8: 127, 14: 8192, 16: 32639, 24: 8355711}  # |q| is a
 _DIGIT_BITS: Final = {8: 8, 14: 7, 16: 8, 24: 8}
 _F32_EXACT_BITS: Final = 24  # integers up to 2^24 are exact in binary32,
 _F64_EXACT_BITS: Final = 53  # and up to 2^53 in binary64
+_I16_TERMS: Final = 512  # 512 * 32639 * 128 < 2^31
 _PROBE_WIDTHS: Final = ((8, 8), (14, 14), (16, 16), (24, 24), (16, 8), (14, 24))
 _PROBE_SHAPES: Final = (  # B, M, N, K: saturation, then odd and degenerate sizes
     *((1, 64, 64, 256), (1, 64, 64, 1024), (1, 64, 64, 4096)),
@@ -55,24 +56,32 @@ def split_digits(q: Tensor, bits: int) -> list[Tensor]:
     return [*digits, q]
 
 
-def probe_carriers(device: torch.device) -> dict[str, bool]:
-    """Tell which carriers are exact on ``device``, from products of extreme and random integers."""
-    exact = {name: device.type in carrier.devices for name, carrier in CARRIERS.items()}
+def is_exact(carrier: Carrier, device: torch.device) -> bool:
+    """Tell whether ``carrier`` is exact on ``device``, from products of extreme and random integers."""
+    if device.type not in carrier.devices:
+        return False
     for batch, m, n, k in _PROBE_SHAPES:
         for bits_a, bits_b in _PROBE_WIDTHS:
-            a, b = (
-                _probe_integers((batch, m, k), bits_a, 1),
-                _probe_integers((batch, n, k), bits_b, 2),
-            )
+            a = _probe_integers((batch, m, k), bits_a, 1)
+            b = _probe_integers((batch, n, k), bits_b, 2)
             expected = torch.matmul(a.to(torch.int64), b.to(torch.int64).mT)
-            operands = a.to(device), b.to(device)
-            for name in [name for name, is_exact in exact.items() if is_exact]:
-                product = CARRIERS[name].multiply(*operands, bits_a, bits_b)
-                exact[name] = torch.equal(product.cpu(), expected)
-    return exact
+            product = carrier.multiply(a.to(device), b.to(device), bits_a, bits_b)
+            if not torch.equal(product.cpu(), expected):
+                return False
+    return True
 
 
-def require_carrier(name: str, exact: Mapping[str, bool]) -> Carrier:
+def probe_carriers(
+    device: torch.device, carriers: Mapping[str, Carrier] | None = None
+) -> dict[str, bool]:
+    """Tell which ``carriers`` (torch's if none are given) are exact on ``device``."""
+    carriers = carriers or CARRIERS
+    return {name: is_exact(carrier, device) for name, carrier in carriers.items()}
+
+
+def require_carrier(
+    name: str, exact: Mapping[str, bool], carriers: Mapping[str, Carrier] | None = None
+) -> Carrier:
     """Return the carrier called ``name``, which the probe must have found exact.
 
     Raises ``NondeterministicEnvironment`` otherwise: there is no silent fallback.
@@ -82,17 +91,23 @@ def require_carrier(name: str, exact: Mapping[str, bool]) -> Carrier:
         raise NondeterministicEnvironment(
             f"the carrier {name!r} is not exact on this machine (exact: {usable})"
         )
-    return CARRIERS[name]
+    return (carriers or CARRIERS)[name]
 
 
-def choose_carrier(exact: Mapping[str, bool], device: torch.device) -> Carrier:
-    """Return the fastest of the ``exact`` carriers on ``device``.
+def choose_carrier(
+    exact: Mapping[str, bool],
+    device: torch.device,
+    carriers: Mapping[str, Carrier] | None = None,
+) -> Carrier:
+    """Return the fastest of the ``exact`` ``carriers`` on ``device``.
 
     Raises ``NondeterministicEnvironment`` if there is none.
     """
-    usable = [CARRIERS[name] for name, is_exact in exact.items() if is_exact]
+    usable = [(carriers or CARRIERS)[name] for name, is_exact in exact.items() if is_exact]
     if not usable:
         raise NondeterministicEnvironment(f"no carrier is exact on {device}")
+    if len(usable) == 1:
+        return usable[0]
     batch, m, n, k = _MEASURED_SHAPE
     a = _probe_integers((batch, m, k), _MEASURED_BITS, 1).to(device)
     b = _probe_integers((batch, n, k), _MEASURED_BITS, 2).to(device)
@@ -147,6 +162,21 @@ def _multiply_float64(a: Tensor, b: Tensor, bits_a: int, bits_b: int) -> Tensor:
     )
 
 
+def _multiply_int16(a: Tensor, b: Tensor, bits_a: int, bits_b: int) -> Tensor:
+    """Multiply integers in 16 bits by digits in 8, K chunked so that every partial sum fits 32 bits.
+
+    Wider integers take `_multiply_float64`, as there is no unit for them."""
+    if max(bits_a, bits_b) > 16:
+        return _multiply_float64(a, b, bits_a, bits_b)
+    width = _DIGIT_BITS[bits_b]
+    whole = torch.split(a.to(torch.int32), _I16_TERMS, -1)
+    return _add(
+        torch.bmm(x, y.mT).to(torch.int64) << (i * width)
+        for i, digit in enumerate(split_digits(b, bits_b))
+        for x, y in zip(whole, torch.split(digit.to(torch.int32), _I16_TERMS, -1), strict=True)
+    )
+
+
 def _multiply_float32(a: Tensor, b: Tensor, bits_a: int, bits_b: int) -> Tensor:
     """Multiply digits in binary32, K chunked so that every partial sum stays within 2^24."""
     return _multiply_digits(a, b, bits_a, bits_b, torch.float32, lambda x, y: torch.bmm(x, y.mT))
@@ -194,17 +224,20 @@ def _multiply_int8(a: Tensor, b: Tensor, bits_a: int, bits_b: int) -> Tensor:
         (low_a, high_a), (low_b, high_b) = digits_a, digits_b
         low, high = _int8_product(low_a, low_b), _int8_product(high_a, high_b)
         cross = _int8_product(low_a + high_a, low_b + high_b) - low - high
-        return (high << 14) + (cross << 7) + low
-    width_a, width_b = _DIGIT_BITS[bits_a], _DIGIT_BITS[bits_b]
-    return _add(
-        _int8_product(x, y) << (i * width_a + j * width_b)
-        for i, x in enumerate(digits_a)
-        for j, y in enumerate(digits_b)
-    )
+        return (high.to(torch.int64) << 14) + (cross.to(torch.int64) << 7) + low
+    left = [digit.to(torch.int8) for digit in digits_a]
+    right = [digit.to(torch.int8) for digit in digits_b]
+    total = _int8_product(left[0], right[0]).to(torch.int64)
+    for i, x in enumerate(left):
+        for j, y in enumerate(right):
+            if i + j > 0:
+                weight = 1 << (i * _DIGIT_BITS[bits_a] + j * _DIGIT_BITS[bits_b])
+                total.add_(_int8_product(x, y), alpha=weight)  # in place: larger than the caches
+    return total
 
 
 def _int8_product(a: Tensor, b: Tensor) -> Tensor:
-    """Return the int64 product of digits.
+    """Return the int32 product of digits.
 
     K is padded to multiples of 8: with K = 1 ``_int_mm`` is wrong on CPUs (torch 2.13), and CUDA
     refuses others. CUDA also wants N in multiples of 8 and more than 16 rows.
@@ -216,7 +249,7 @@ def _int8_product(a: Tensor, b: Tensor) -> Tensor:
     out = torch.empty((x.shape[0], x.shape[1], y.shape[1]), dtype=torch.int32, device=x.device)
     for i in range(x.shape[0]):
         torch._int_mm(x[i], y[i].t(), out=out[i])
-    return out[:, :m, :n].to(torch.int64)
+    return out[:, :m, :n]
 
 
 def _add(terms: Iterable[Tensor]) -> Tensor:
@@ -232,6 +265,7 @@ CARRIERS: Final = {
     for carrier in (
         Carrier("int8", ("cpu", "cuda"), _multiply_int8),
         Carrier("bf16", ("cuda",), _multiply_bf16),
+        Carrier("int16", ("cpu",), _multiply_int16),
         Carrier("float32", ("cpu", "cuda", "mps"), _multiply_float32),
         Carrier("float64", ("cpu", "cuda"), _multiply_float64),
     )

@@ -7,7 +7,7 @@ neither train nor audit.
 
 import hashlib
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Final
@@ -20,6 +20,7 @@ from market.protocol.errors import NondeterministicEnvironment
 from market.protocol.program import MapOp, Op
 from trainer.exact import torch_ops
 from trainer.exact.carriers import (
+    CARRIERS,
     QUANTIZED_BOUNDS,
     Carrier,
     choose_carrier,
@@ -92,11 +93,18 @@ class _Bench:
 
 
 def run_conformance(
-    ops: ExactOps, device: torch.device, carrier: str | None = None
+    ops: ExactOps,
+    device: torch.device,
+    carrier: str | None = None,
+    carriers: Mapping[str, Carrier] = CARRIERS,
 ) -> ConformanceReport:
-    """Compute the digest of ``ops`` with the named ``carrier``, or with the fastest exact one."""
-    exact = probe_carriers(device)
-    chosen = require_carrier(carrier, exact) if carrier else choose_carrier(exact, device)
+    """Compute the digest of ``ops`` with the named one of its ``carriers``, or with the fastest exact one."""
+    exact = probe_carriers(device, carriers)
+    chosen = (
+        require_carrier(carrier, exact, carriers)
+        if carrier
+        else choose_carrier(exact, device, carriers)
+    )
     digest = compute_digest(compute_vectors(ops, device, chosen))
     return ConformanceReport(digest, exact, chosen.name)
 
@@ -111,11 +119,15 @@ def require_conformance(report: ConformanceReport, release_digest: str) -> None:
 
 
 def compute_vectors(
-    ops: ExactOps, device: torch.device, carrier: Carrier
+    ops: ExactOps, device: torch.device, carrier: Carrier, names: Collection[str] = ()
 ) -> dict[str, list[Tensor]]:
-    """Return the results of every vector by name, on the CPU, in the order of the digest."""
+    """Return the results of every vector by name (or of ``names``), on the CPU, in the digest's order."""
     bench = _Bench(ops, carrier, device)
-    return {name: [y.cpu() for y in compute(bench)] for name, compute in _VECTORS.items()}
+    return {
+        name: [y.cpu() for y in compute(bench)]
+        for name, compute in _VECTORS.items()
+        if not names or name in names
+    }
 
 
 def compute_digest(vectors: dict[str, list[Tensor]]) -> str:

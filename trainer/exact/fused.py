@@ -19,6 +19,7 @@ from trainer.exact.fused_multiply import (
     Operand,
     count_products,
     get_form,
+    get_scratch,
     plan_dot,
     split_digits,
 )
@@ -67,7 +68,7 @@ def run_dot(  # noqa: PLR0913 - as in torch_ops
     carrier: Carrier,
     threads: int = 1,
 ) -> None:
-    """Contract as ``torch_ops.run_dot`` does, on the carrier ``int8`` or ``float64``."""
+    """Contract as ``torch_ops.run_dot`` does, on the carrier ``int8``, ``int16`` or ``float64``."""
     operands, rows = [], []
     for entry, (q, e, bits) in enumerate(((qa, ea, bits_a), (qb, eb, bits_b)), 1):
         form = get_form(carrier.name, bits)
@@ -83,7 +84,8 @@ def run_dot(  # noqa: PLR0913 - as in torch_ops
     a, b = operands
     count = count_products(out.shape, a, b, target)
     products = torch.empty(count, dtype=torch.int32 if carrier.name == "int8" else torch.float64)
-    addresses = [0, *(x.data_ptr() for x in (*rows, out, products))]
+    scratch = torch.empty(threads * get_scratch(out.shape, a, b, target), dtype=torch.uint8)
+    addresses = [x.data_ptr() for x in (scratch, *rows, out, products)]
     table = Table(np.array(addresses, dtype=np.int64), threads)
     plan_dot(out.shape, a, b, target, products, 4, table)()
 

@@ -13,26 +13,22 @@ from market.protocol.tensors import Dtype, TensorType
 from trainer.exact.fused_index import plan_gather, plan_random, plan_scatter_add
 from trainer.exact.fused_map import plan_map
 from trainer.exact.fused_multiply import (
+    FORM_DTYPES,
     Operand,
     count_products,
     get_digits,
     get_form,
+    get_scratch,
     join_digits,
     plan_dot,
 )
 from trainer.exact.fused_native import SCRATCH, Strided, Table, Work, prepare
-from trainer.exact.fused_quantize import Form, get_row_bytes, plan_quantize
+from trainer.exact.fused_quantize import get_row_bytes, plan_quantize
 from trainer.exact.fused_reduce import get_reduction, plan_reduce
 
 _PRODUCTS = SCRATCH + 1
 _FIRST = _PRODUCTS + 1  # then an entry for each tensor's elements and one for its exponents
 _ALIGNMENT = 64
-
-_FORM_DTYPES = {
-    Form.DIGITS_I8: torch.int8,
-    Form.WHOLE_F64: torch.float64,
-    Form.DIGITS_F64: torch.float64,
-}
 
 
 class FusedBackend:
@@ -54,6 +50,15 @@ class FusedBackend:
         rows = kind.elements // kind.shape[-1]
         return rows * get_row_bytes(kind.bits, get_form(self._carrier, kind.bits), kind.shape[-1])
 
+    def count_scratch(self, instructions: Sequence[Instruction]) -> int:
+        """Return the bytes that ``instructions`` share for products and for what threads keep."""
+        distinct = {(x.kind, x.shape, x.code): x for x in instructions}.values()
+        works = [self._plan(x) for x in distinct if x.kind is not Kind.DOT]
+        kept = max([self._table.threads * work.scratch for work in works], default=0)
+        return kept + max(
+            [self._count_product_bytes(x) for x in distinct if x.kind is Kind.DOT], default=0
+        )
+
     def bind(self, tensor: int, elements: Tensor, exponents: Tensor | None = None) -> None:
         """Let ``tensor`` be at ``elements`` (for a quantized tensor: bytes) from now on.
 
@@ -63,7 +68,7 @@ class FusedBackend:
         if exponents is not None:
             self._table.addresses[_FIRST + 2 * tensor + 1] = exponents.data_ptr()
             form = get_form(self._carrier, kind.bits)
-            digits = elements.view(_FORM_DTYPES[form])
+            digits = elements.view(FORM_DTYPES[form])
             elements = digits.view(-1, get_digits(form, kind.bits), kind.shape[-1])
         self._elements[tensor], self._exponents[tensor] = elements, exponents
 
@@ -75,7 +80,9 @@ class FusedBackend:
             for i, instruction in enumerate(instructions)
             if instruction.kind is not Kind.DOT
         }
-        needed = max([self._table.threads * work.scratch for work in works.values()], default=0)
+        dots = [get_scratch(*self._get_dot(x)) for x in instructions if x.kind is Kind.DOT]
+        scratch = max([*dots, *(work.scratch for work in works.values())], default=0)
+        needed = self._table.threads * scratch
         self._scratch = torch.empty(needed + _ALIGNMENT, dtype=torch.uint8)
         address = self._scratch.data_ptr()
         self._table.addresses[SCRATCH] = address + -address % _ALIGNMENT
@@ -116,7 +123,10 @@ class FusedBackend:
             return plan_map(shape, instruction.code, *constants, views, outputs)
         if kind is Kind.QUANTIZE:
             rows = self._view_rows(instruction.outputs[0])
-            return plan_quantize(shape, views[0], first, get_form(self._carrier, first), out, rows)
+            dense = Strided(out.entry, out.dtype, rows.offset, out.strides)  # of rows in their form
+            return plan_quantize(
+                shape, views[0], first, get_form(self._carrier, first), dense, rows
+            )
         if kind in (Kind.SUM, Kind.MAX):
             what = get_reduction(views[0].dtype, maximum=kind is Kind.MAX)
             return plan_reduce(shape, instruction.reduced, what, views[0], out)
@@ -131,6 +141,17 @@ class FusedBackend:
         digits = self._elements[view.tensor]
         assert digits is not None
         return Operand(digits, self._program.tensors[view.tensor].type.bits, self._view_rows(view))
+
+    def _count_product_bytes(self, instruction: Instruction) -> int:
+        """Return the bytes of a dot's products and scratch, wherever its operands will be."""
+        for view in instruction.operands:
+            if self._elements[view.tensor] is None:
+                kind = self._program.tensors[view.tensor].type
+                nowhere = torch.empty(self.count_bytes(kind), dtype=torch.uint8, device="meta")
+                rows = kind.elements // kind.shape[-1]
+                self.bind(view.tensor, nowhere, torch.empty(rows, dtype=torch.int32, device="meta"))
+        dot, size = self._get_dot(instruction), 4 if self._carrier == "int8" else 8
+        return size * count_products(*dot) + self._table.threads * get_scratch(*dot)
 
     def _get_dot(
         self, instruction: Instruction

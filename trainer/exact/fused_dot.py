@@ -42,7 +42,7 @@ MASK_32: Final = 0xFFFFFFFF
 
 
 @compile_function
-def _get_scale(exponent: Word, bits: Word) -> Word:
+def get_scale(exponent: Word, bits: Word) -> Word:
     """Return 2^(exponent - bits + 1), or NaN for poison."""
     if exponent == POISON_EXPONENT:
         return as_f32(CANONICAL_NAN)
@@ -82,7 +82,7 @@ def _combine_row(args: Word, p: Word, scale_a: Word, eb: Word, out: Word) -> Non
             cross = (high[n] >> 32) + ((low[n] << 32) >> 32)
             total = (((high[n] << 32) >> 32) << 16) + (cross << 8) + (low[n] >> 32)
             y = np.float32(np.float32(total) * scale_a)
-            f32_at(out)[n] = canonical(y * _get_scale(i32_at(eb)[n], bits_b))
+            f32_at(out)[n] = canonical(y * get_scale(i32_at(eb)[n], bits_b))
     elif (
         wide != 0
         and digits_a == 1
@@ -94,7 +94,7 @@ def _combine_row(args: Word, p: Word, scale_a: Word, eb: Word, out: Word) -> Non
         for n in range(columns):
             whole = f64_at(p)[n] + 0.0  # a sum of 0 * -1 alone is -0, no integer
             y = np.float32(np.float32(whole) * scale_a)
-            f32_at(out)[n] = canonical(y * _get_scale(i32_at(eb)[n], bits_b))
+            f32_at(out)[n] = canonical(y * get_scale(i32_at(eb)[n], bits_b))
     else:
         size = 8 if wide != 0 else 4
         for n in range(columns):
@@ -102,7 +102,7 @@ def _combine_row(args: Word, p: Word, scale_a: Word, eb: Word, out: Word) -> Non
                 p + n * p_step * size, wide, row_step, digits_a, digits_b, digit_bits
             )
             y = np.float32(np.float32(total) * scale_a)
-            f32_at(out)[n * out_step] = canonical(y * _get_scale(i32_at(eb)[n * eb_step], bits_b))
+            f32_at(out)[n * out_step] = canonical(y * get_scale(i32_at(eb)[n * eb_step], bits_b))
 
 
 def _run_combine(args: Word) -> None:
@@ -125,7 +125,7 @@ def _run_combine(args: Word) -> None:
             exponent = i32_at(ea)[find_row(row, rank, sizes, sizes + 16 * rank)]
             row_eb = eb + 4 * find_row(row, rank, sizes, sizes + 24 * rank)
             row_out = out + 4 * find_row(row, rank, sizes, sizes + 32 * rank)
-            _combine_row(args, p, _get_scale(exponent, head[_BITS_A]), row_eb, row_out)
+            _combine_row(args, p, get_scale(exponent, head[_BITS_A]), row_eb, row_out)
 
 
 get_combine_kernel: Final = compile_kernel(_run_combine)

@@ -17,12 +17,21 @@ from torch import Tensor
 
 from market.protocol.tensors import Dtype
 from trainer.exact.fused_dot import plan_combine
-from trainer.exact.fused_native import Strided, Table, collapse_axes, prepare
+from trainer.exact.fused_int16 import plan_int16
+from trainer.exact.fused_native import Strided, Table, Work, collapse_axes, prepare
 from trainer.exact.fused_quantize import F64_DIGIT_BITS, I8_DIGITS, Form
 
-PIECE_BYTES: Final = 1 << 21  # of products made before they are combined
+PIECE_BYTES: Final = 1 << 21  # of products made before they are combined,
+PIECE_ROWS: Final = 256  # but at least so many rows
 
 Step = Callable[[], object]
+
+FORM_DTYPES: Final = {
+    Form.DIGITS_I8: torch.int8,
+    Form.PLAIN_I16: torch.int16,
+    Form.WHOLE_F64: torch.float64,
+    Form.DIGITS_F64: torch.float64,
+}
 
 _I8_DIGIT_BITS: Final = 8
 _PROBED_SHAPES: Final = ((64, 64, 1024), (34, 130, 515), (2, 6, 32), (256, 64, 128), (32, 32, 8192))
@@ -82,7 +91,9 @@ def get_form(carrier: str, bits: int) -> Form:
     """Return the form in which ``carrier`` takes integers of ``bits`` bits."""
     if carrier == "int8":
         return Form.DIGITS_I8
-    return Form.DIGITS_F64 if bits > 16 else Form.WHOLE_F64
+    if bits > 16:
+        return Form.DIGITS_F64
+    return Form.PLAIN_I16 if carrier == "int16" else Form.WHOLE_F64
 
 
 def get_digits(form: Form, bits: int) -> int:
@@ -107,8 +118,7 @@ def split_digits(q: Tensor, form: Form, bits: int) -> Tensor:
         higher = (rest + (1 << (width - 1))) >> width
         digits.append(rest - (higher << width))
         rest = higher
-    dtype = torch.int8 if form is Form.DIGITS_I8 else torch.float64
-    return torch.stack([rest, *reversed(digits)], 1).to(dtype)
+    return torch.stack([rest, *reversed(digits)], 1).to(FORM_DTYPES[form])
 
 
 def plan_dot(  # noqa: PLR0913 - two operands, the result, and memory for the products
@@ -125,10 +135,12 @@ def plan_dot(  # noqa: PLR0913 - two operands, the result, and memory for the pr
     ``products``, entry ``entry`` of ``table``, is memory for at least ``count_products`` i32 or f64 (as the
     digits are)."""
     batch, rows, columns = _classify(shape, a.exponents.strides, b.exponents.strides, out.strides)
+    if _is_int16(a, b):
+        return prepare(_plan_int16(batch, rows, columns, a, b, out), table)
     outer = batch if batch.sizes else rows
     steps: list[Step] = []
     per_index = _count_elements(batch, rows, columns, a, b) // outer.sizes[0]
-    size = max(1, PIECE_BYTES // products.itemsize // per_index)
+    size = _find_piece(batch, rows, per_index * products.itemsize)
     for start in range(0, outer.sizes[0], size):
         piece = outer.narrow(min(size, outer.sizes[0] - start))
         parts = (piece, rows) if batch.sizes else (batch, piece)
@@ -147,13 +159,42 @@ def plan_dot(  # noqa: PLR0913 - two operands, the result, and memory for the pr
     return lambda: _run_all(steps)
 
 
+def _is_int16(a: Operand, b: Operand) -> bool:
+    return a.digits.dtype == b.digits.dtype == torch.int16
+
+
+def _plan_int16(
+    batch: _Axes, rows: _Axes, columns: _Axes, a: Operand, b: Operand, out: Strided
+) -> Work:
+    axes = [(part.sizes, (part.a, part.b, part.out)) for part in (batch, rows, columns)]
+    digits = a.digits.data_ptr(), b.digits.data_ptr()
+    exponents, bits = (a.exponents, b.exponents), (a.bits, b.bits)
+    return plan_int16(axes, a.digits.shape[-1], digits, exponents, bits, out)
+
+
+def get_scratch(shape: Sequence[int], a: Operand, b: Operand, out: Strided) -> int:
+    """Return the bytes of scratch memory that ``plan_dot`` needs for each thread."""
+    if not _is_int16(a, b):
+        return 0
+    axes = _classify(shape, a.exponents.strides, b.exponents.strides, out.strides)
+    return _plan_int16(*axes, a, b, out).scratch
+
+
 def count_products(shape: Sequence[int], a: Operand, b: Operand, out: Strided) -> int:
     """Return the elements of memory that ``plan_dot`` needs for products."""
+    if _is_int16(a, b):
+        return 0
     batch, rows, columns = _classify(shape, a.exponents.strides, b.exponents.strides, out.strides)
     total, outer = _count_elements(batch, rows, columns, a, b), batch if batch.sizes else rows
-    wide = 8 if a.digits.dtype == torch.float64 else 4
+    wide = 4 if a.digits.dtype == torch.int8 else 8
     per_index = total // outer.sizes[0]
-    return min(total, max(1, PIECE_BYTES // wide // per_index) * per_index)
+    return min(total, _find_piece(batch, rows, per_index * wide) * per_index)
+
+
+def _find_piece(batch: _Axes, rows: _Axes, index_bytes: int) -> int:
+    """Return how many outermost indices a piece has: for few rows a product would repack all columns."""
+    least = 1 if batch.sizes else -(-PIECE_ROWS * rows.sizes[0] // rows.count)
+    return max(least, PIECE_BYTES // index_bytes)
 
 
 def _run_all(steps: Sequence[Step]) -> None:
@@ -282,6 +323,7 @@ def _view_matrix(
     digits: Tensor, offset: int, sizes: tuple[int, ...], strides: tuple[int, ...]
 ) -> tuple[Tensor, Step | None]:
     """Return the matrix of a view's digits, and how to fill it where it is not one in memory."""
+    sizes, (strides,) = collapse_axes(sizes, [strides])  # as the result's strides may not allow
     count, length = digits.shape[1:]
     total = prod(sizes) * count
     if len(sizes) == 1 and (strides[0] == 1 or sizes[0] == 1):
@@ -321,6 +363,7 @@ def _view_batch(
     strides: tuple[int, ...],
 ) -> tuple[Tensor, Step | None]:
     digits = operand.digits
+    sizes, (strides,) = collapse_axes(sizes, [strides])  # as the result's strides may not allow
     count, length = digits.shape[1:]
     shape = (prod(batch), prod(sizes) * count, length)
     source = digits.as_strided(
@@ -329,10 +372,12 @@ def _view_batch(
         digits.storage_offset() + operand.exponents.offset * count * length,
     )
     simple_rows = len(sizes) == 1 and (count == 1 or strides[0] == 1 or sizes[0] == 1)
-    if len(batch) <= 1 and simple_rows:
+    if len(batch) <= 1 and simple_rows and digits.dtype == torch.float64:
         row_step = length if count > 1 else strides[0] * length
         batch_step = batch_strides[0] * count * length if batch else 0
         return digits.as_strided(shape, (batch_step, row_step, 1), source.storage_offset()), None
-    matrix = torch.empty(shape, dtype=digits.dtype)
+    matrix = torch.empty(
+        shape, dtype=torch.float64
+    )  # whole 16-bit integers may meet wider ones here
     target = matrix.view(source.shape)
     return matrix, lambda: target.copy_(source)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 import numba
@@ -131,21 +132,27 @@ def compile_kernel(function: Callable[[int], None]) -> Callable[[], int]:
     return cache(lambda: int(_compile(function).address))
 
 
+_compiling: Final = Lock()  # numba reads the one CACHE_DIR of the process
+
+
 @cache  # keeps what is compiled alive as long as its address may be called
 def _compile(function: Callable[[int], None]) -> Any:
-    before, config.CACHE_DIR = config.CACHE_DIR, str(_find_cache_directory())
-    try:
-        return numba.cfunc(types.void(types.int64), cache=True, error_model="numpy")(function)
-    finally:
-        config.CACHE_DIR = before
+    return compile_cached(function, sorted(Path(__file__).parent.glob("fused_*.py")))
 
 
-@cache
-def _find_cache_directory() -> Path:
+def compile_cached(function: Callable[[int], None], sources: Sequence[Path]) -> Any:
+    """Return a kernel compiled, or read from the cache of what was compiled from the same ``sources``."""
+    with _compiling:
+        before, config.CACHE_DIR = config.CACHE_DIR, str(_find_cache_directory(sources))
+        try:
+            return numba.cfunc(types.void(types.int64), cache=True, error_model="numpy")(function)
+        finally:
+            config.CACHE_DIR = before
+
+
+def _find_cache_directory(sources: Sequence[Path]) -> Path:
+    digest = sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     here = Path(__file__).parent
-    digest = sha256(
-        b"".join(path.read_bytes() for path in sorted(here.glob("fused_*.py")))
-    ).hexdigest()
     if config.CACHE_DIR:
         base = Path(config.CACHE_DIR)
     elif os.access(here, os.W_OK):

@@ -1,11 +1,12 @@
 """A program's instructions as torch operations, on any device."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 from torch import Tensor
 
 from market.protocol.program import Instruction, Kind, Program, View
-from market.protocol.tensors import TensorType
+from market.protocol.tensors import Dtype, TensorType
 from trainer.exact import torch_ops
 from trainer.exact.carriers import Carrier
 from trainer.exact.fused_native import TORCH_DTYPES
@@ -23,6 +24,15 @@ class TorchBackend:
     def count_bytes(self, kind: TensorType) -> int:
         """Return the bytes of a tensor's elements."""
         return kind.nbytes
+
+    def count_scratch(self, instructions: Sequence[Instruction]) -> int:
+        """Return about how many bytes the temporary tensors of one instruction take at once."""
+        return max(map(self._count_temporary, instructions), default=0)
+
+    def _count_temporary(self, instruction: Instruction) -> int:
+        shape = instruction.shape[: -1 if instruction.kind is Kind.DOT else None]
+        registers = max(4, len(instruction.operands) + len(instruction.code))
+        return prod(shape) * registers * Dtype.I64.size
 
     def bind(self, tensor: int, elements: Tensor, exponents: Tensor | None = None) -> None:
         """Say where a tensor is from now on (a quantized tensor: as bytes)."""

@@ -55,7 +55,7 @@ def run_map(
             arity = len(SIGNATURES[Op(op)][0])
             registers.append(_OPERATIONS[Op(op)](*(registers[r] for r in arguments[:arity])))
         for (register, _), destination in zip(outputs, slab[len(operands) :], strict=True):
-            destination.copy_(_canonical(registers[register]))
+            destination.copy_(canonical(registers[register]))
 
 
 def run_quantize(x: Tensor, bits: int, q: Tensor, exponents: Tensor) -> None:
@@ -65,7 +65,7 @@ def run_quantize(x: Tensor, bits: int, q: Tensor, exponents: Tensor) -> None:
     i32 [...], 255 for a poison row.
     """
     exponents.copy_(_group_exponent(x, -1, QUANTIZE_BUMPS[bits], QUANTIZE_FLOOR))
-    q.copy_(_to_fixed_point(x, exponents.unsqueeze(-1), bits - 1))
+    q.copy_(to_fixed_point(x, exponents.unsqueeze(-1), bits - 1))
 
 
 def run_dot(  # noqa: PLR0913 - two quantized operands
@@ -84,36 +84,40 @@ def run_dot(  # noqa: PLR0913 - two quantized operands
     the i32 views [...] of their rows' exponents, with stride 0 along the same axes. An axis where
     only ``qa`` moves is one of rows, only ``qb`` of columns, both of the batch.
     """
-    axes = range(out.dim())
-    columns = [d for d in axes if qa.stride(d) == 0 and qa.shape[d] > 1 and qb.stride(d)]
-    rows = [d for d in axes if qb.stride(d) == 0 and qb.shape[d] > 1 and d not in columns]
-    batch = [d for d in axes if d not in columns and d not in rows]
-
+    batch, rows, columns = sort_axes(qa, qb)
     total = carrier.multiply(
-        _fold(qa, batch, rows, columns), _fold(qb, batch, columns, rows), bits_a, bits_b
+        fold(qa, batch, rows, columns), fold(qb, batch, columns, rows), bits_a, bits_b
     )  # [B, M, N]
-    scale_a = _unscale(_fold(ea.unsqueeze(-1), batch, rows, columns), bits_a - 1)  # [B, M, 1]
-    scale_b = _unscale(_fold(eb.unsqueeze(-1), batch, columns, rows), bits_b - 1)  # [B, N, 1]
+    scale_a = unscale(fold(ea.unsqueeze(-1), batch, rows, columns), bits_a - 1)  # [B, M, 1]
+    scale_b = unscale(fold(eb.unsqueeze(-1), batch, columns, rows), bits_b - 1)  # [B, N, 1]
     product = total.to(torch.float32) * scale_a * scale_b.transpose(1, 2)
     destination = out.permute(batch + rows + columns)
-    destination.copy_(_canonical(product).reshape(destination.shape))
+    destination.copy_(canonical(product).reshape(destination.shape))
+
+
+def sort_axes(qa: Tensor, qb: Tensor) -> tuple[list[int], list[int], list[int]]:
+    """Return the axes of a dot's result: those of the batch, of rows of ``qa`` and of rows of ``qb``."""
+    axes = range(qa.dim() - 1)
+    columns = [d for d in axes if qa.stride(d) == 0 and qa.shape[d] > 1 and qb.stride(d)]
+    rows = [d for d in axes if qb.stride(d) == 0 and qb.shape[d] > 1 and d not in columns]
+    return [d for d in axes if d not in columns and d not in rows], rows, columns
 
 
 def run_sum(x: Tensor, reduced: int, out: Tensor) -> None:
     """Sum the last ``reduced`` axes of ``x`` (f32 or i64) into ``out``, a view of the others."""
-    groups = _flatten_last(x, reduced)
+    groups = flatten_last(x, reduced)
     if x.dtype == torch.int64:
         out.copy_(groups.sum(-1))
         return
     exponents = _group_exponent(groups, -1, 0, SUM_FLOOR)
-    terms = _to_fixed_point(groups, exponents.unsqueeze(-1), SUM_FRACTION_BITS)
-    out.copy_(_from_fixed_point(terms.to(torch.int64).sum(-1), exponents))
+    terms = to_fixed_point(groups, exponents.unsqueeze(-1), SUM_FRACTION_BITS)
+    out.copy_(from_fixed_point(terms.to(torch.int64).sum(-1), exponents))
 
 
 def run_max(x: Tensor, reduced: int, out: Tensor) -> None:
     """Write the greatest by key over the last ``reduced`` axes of ``x`` (f32) to ``out``."""
-    keys = _order_key(_canonical(_flatten_last(x, reduced)).view(torch.int32))
-    out.copy_(_order_key(keys.amax(-1)).view(torch.float32))
+    keys = order_keys(canonical(flatten_last(x, reduced)).view(torch.int32))
+    out.copy_(order_keys(keys.amax(-1)).view(torch.float32))
 
 
 def run_gather(  # noqa: PLR0913 - a source's view is an offset and strides
@@ -131,11 +135,19 @@ def run_gather(  # noqa: PLR0913 - a source's view is an offset and strides
     ``source`` is the whole tensor flattened (1-D, contiguous), of the dtype of ``out``. f32 stores
     make NaNs canonical.
     """
+    positions = find_positions(index, offset, strides, bound, index_stride)
+    out.copy_(canonical(torch.take(source, positions)))
+
+
+def find_positions(
+    index: Tensor, offset: int, strides: Sequence[int], bound: int, index_stride: int
+) -> Tensor:
+    """Return which elements of its source a gather reads, i64 in its iteration shape."""
     positions = index.to(torch.int64).clamp(0, bound - 1) * index_stride + offset
-    for axis, (size, stride) in enumerate(zip(out.shape, strides, strict=True)):
-        along = torch.arange(size, device=out.device) * stride
-        positions = positions + along.view(-1, *[1] * (out.dim() - 1 - axis))
-    out.copy_(_canonical(torch.take(source, positions)))
+    for axis, (size, stride) in enumerate(zip(index.shape, strides, strict=True)):
+        along = torch.arange(size, device=index.device) * stride
+        positions = positions + along.view(-1, *[1] * (index.dim() - 1 - axis))
+    return positions
 
 
 def run_scatter_add(index: Tensor, x: Tensor, reduced: int, bound: int, out: Tensor) -> None:
@@ -149,10 +161,10 @@ def run_scatter_add(index: Tensor, x: Tensor, reduced: int, bound: int, out: Ten
     sources = x.reshape(shape)
     targets = index.reshape(shape).to(torch.int64).clamp(0, bound - 1)
     exponents = _group_exponent(sources, 0, 0, SUM_FLOOR)
-    terms = _to_fixed_point(sources, exponents, SUM_FRACTION_BITS).to(torch.int64)
+    terms = to_fixed_point(sources, exponents, SUM_FRACTION_BITS).to(torch.int64)
     totals = torch.zeros((bound, shape[1]), dtype=torch.int64, device=x.device)
     totals.scatter_add_(0, targets, terms)
-    out.copy_(_from_fixed_point(totals, exponents).view(out.shape))
+    out.copy_(from_fixed_point(totals, exponents).view(out.shape))
 
 
 def run_random(key: int, c1: int, c2: int, c3: int, out: Tensor) -> None:
@@ -200,7 +212,7 @@ def _load(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float32 else x.to(torch.int64)
 
 
-def _canonical(x: Tensor) -> Tensor:
+def canonical(x: Tensor) -> Tensor:
     """Return an f32 tensor with canonical NaNs, or an integer tensor as it is."""
     if x.dtype != torch.float32:
         return x
@@ -235,7 +247,7 @@ _OPERATIONS: Final[dict[Op, Callable[..., Tensor]]] = {
     Op.SELECT: lambda a, x, y: torch.where(a != 0, x, y),
     Op.TO_INT: _to_int,
     Op.FROM_INT: lambda a: a.to(torch.float32),
-    Op.BITS: lambda x: _canonical(x).view(torch.int32).to(torch.int64),
+    Op.BITS: lambda x: canonical(x).view(torch.int32).to(torch.int64),
     Op.FROM_BITS: lambda a: a.to(torch.int32).view(torch.float32),
     Op.IADD: lambda a, b: a + b,
     Op.ISUB: lambda a, b: a - b,
@@ -254,24 +266,33 @@ _OPERATIONS: Final[dict[Op, Callable[..., Tensor]]] = {
 
 def _group_exponent(x: Tensor, dim: int, bump: int, floor: int) -> Tensor:
     """Return the i32 exponents of groups along ``dim``, 255 where one is poison."""
-    largest = (x.view(torch.int32) & _MAGNITUDE).amax(dim)
+    return compute_exponents(find_magnitudes(x, dim), bump, floor)
+
+
+def find_magnitudes(x: Tensor, dim: int) -> Tensor:
+    """Return the i32 pattern of the largest magnitude along ``dim``."""
+    return (x.view(torch.int32) & _MAGNITUDE).amax(dim)
+
+
+def compute_exponents(largest: Tensor, bump: int, floor: int) -> Tensor:
+    """Return the i32 exponents of groups whose ``largest`` magnitudes are these, 255 where one is poison."""
     exponents = (((largest + bump) >> 23) - 126).clamp(min=floor)
     return exponents.masked_fill(largest >= _INFINITY, POISON_EXPONENT)
 
 
-def _to_fixed_point(x: Tensor, exponents: Tensor, fraction_bits: int) -> Tensor:
+def to_fixed_point(x: Tensor, exponents: Tensor, fraction_bits: int) -> Tensor:
     """Return ``x * 2^(fraction_bits - exponent)`` rounded to integers, as f32; 0 where poison."""
     poison = exponents == POISON_EXPONENT
     scale = _power_of_two(fraction_bits - exponents.masked_fill(poison, 0))
-    return torch.round(x * scale).masked_fill(poison, 0)
+    return (x * scale).round_().masked_fill_(poison, 0)
 
 
-def _from_fixed_point(totals: Tensor, exponents: Tensor) -> Tensor:
+def from_fixed_point(totals: Tensor, exponents: Tensor) -> Tensor:
     """Return ``totals * 2^(exponent - 38)`` as f32, NaN where poison."""
-    return _canonical(totals.to(torch.float32) * _unscale(exponents, SUM_FRACTION_BITS))
+    return canonical(totals.to(torch.float32) * unscale(exponents, SUM_FRACTION_BITS))
 
 
-def _unscale(exponents: Tensor, fraction_bits: int) -> Tensor:
+def unscale(exponents: Tensor, fraction_bits: int) -> Tensor:
     """Return 2^(exponent - fraction_bits) as f32, NaN where poison."""
     poison = exponents == POISON_EXPONENT
     scale = _power_of_two(exponents.masked_fill(poison, 0) - fraction_bits)
@@ -283,18 +304,18 @@ def _power_of_two(k: Tensor) -> Tensor:
     return ((k + 127) << 23).view(torch.float32)
 
 
-def _order_key(patterns: Tensor) -> Tensor:
+def order_keys(patterns: Tensor) -> Tensor:
     """Map i32 patterns to keys whose order is that of ``max``; its own inverse."""
     return torch.where(patterns < 0, patterns ^ _MAGNITUDE, patterns)
 
 
-def _flatten_last(x: Tensor, reduced: int) -> Tensor:
+def flatten_last(x: Tensor, reduced: int) -> Tensor:
     """Merge the last ``reduced`` axes into one."""
     kept = x.dim() - reduced
     return x.reshape(*x.shape[:kept], prod(x.shape[kept:]))
 
 
-def _fold(view: Tensor, batch: list[int], own: list[int], other: list[int]) -> Tensor:
+def fold(view: Tensor, batch: list[int], own: list[int], other: list[int]) -> Tensor:
     """Return [..., K] as [batch, own, K]; along the axes in ``other`` the operand is constant."""
     for axis in other:
         view = view.narrow(axis, 0, 1)

@@ -57,9 +57,10 @@ def assemble(
     drafts: list[AnyDraft],
     outputs: Sequence[NamedOutput],
     placed: Sequence[int],
+    fences: Sequence[int] = (),
 ) -> Program:
     """Return the program whose ``outputs`` are in the buffers ``placed``, without what none needs."""
-    fused = fuse(drafts, buffers, set(placed))
+    fused = fuse(drafts, buffers, set(placed), fences)
     instructions = [
         draft.instruction if isinstance(draft, Draft) else emit_map(draft, buffers)
         for draft in fused

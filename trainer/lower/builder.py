@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from market.protocol.program import Instruction, Program, TensorRole
+from market.protocol.program import Instruction, OutputKind, Program, TensorRole
 from market.protocol.tensors import Dtype, TensorType
 from trainer.lower.assembly import NamedOutput, assemble, fix_shape
 from trainer.lower.drafts import (
@@ -23,8 +23,8 @@ from trainer.lower.drafts import (
     flat_expression,
     is_within_limits,
 )
-from trainer.lower.expressions import Expr, find_loads, rewrite
-from trainer.lower.layout import Layout, dense, dense_strides
+from trainer.lower.expressions import Expr, Load, find_loads, rewrite
+from trainer.lower.layout import Layout, dense, dense_strides, simplify
 from trainer.lower.values import (
     Lazy,
     Pieces,
@@ -35,10 +35,12 @@ from trainer.lower.values import (
     expand_lazy,
     find_broadcast_axes,
     find_sources,
+    flatten,
     get_load,
     insert_axis,
     is_heavy,
     join_axes,
+    load,
     stored_axes,
 )
 
@@ -51,6 +53,7 @@ class ProgramBuilder:
     def __init__(self) -> None:
         self.buffers: list[Buffer] = []
         self.drafts: list[AnyDraft] = []
+        self.fences: list[int] = []  # places in `drafts`
         self.cache: dict[object, object] = {}  # what `instructions` need not emit twice
 
     def add_buffer(
@@ -69,6 +72,10 @@ class ProgramBuilder:
     def append(self, instruction: Instruction) -> None:
         """Append an instruction whose views name buffers."""
         self.drafts.append(Draft(instruction))
+
+    def fence(self) -> None:
+        """Keep the maps before and after here apart: a fused map keeps alive what both parts read."""
+        self.fences.append(len(self.drafts))
 
     # Elementwise values
 
@@ -162,9 +169,22 @@ class ProgramBuilder:
         store = Store(buffer, join_axes(out), flat_expression(value.expr))
         draft = MapDraft(math.prod(value.shape), (store,))
         if find_walk(draft, self.buffers) is None:
+            if isinstance(value.expr, Load) and self.buffers[buffer].shape is None:
+                self._append_slices(value, value.expr, buffer)
+                return
             expr = flat_expression(self._copy_loads(value))
             draft.stores = (Store(buffer, join_axes(out), expr),)
         self.drafts.append(draft)
+
+    def _append_slices(self, value: Lazy, node: Load, buffer: int) -> None:
+        """Copy a view with more axes than an iteration has, slice by slice of its outermost factor."""
+        (count, stride), *rest = simplify(flatten(node.layout).factors)
+        inner = math.prod(size for size, _ in rest)
+        self.buffers[buffer].shape = (count, inner)
+        for number in range(count):
+            layout = Layout((tuple(rest),), node.layout.offset + number * stride)
+            part = self.copy(load(node.source, value.kind, layout))
+            self._append_map(part, buffer, stored_axes((1, inner), number * inner))
 
     def _copy_loads(self, value: Lazy) -> Expr:
         """Return the value's expression over copies of what lies in factors that do not fit."""
@@ -245,27 +265,35 @@ class ProgramBuilder:
 
     def build(self, outputs: Sequence[NamedOutput]) -> Program:
         """Return the program that computes ``outputs``, without what none of them needs."""
-        placed = [self._place(self.to_lazy(output.value)) for output in outputs]
-        return assemble(self.buffers, self.drafts, outputs, placed)
+        placed = [self._place(output) for output in outputs]
+        return assemble(self.buffers, self.drafts, outputs, placed, self.fences)
 
-    def _place(self, value: Lazy) -> int:
-        """Return a tensor of the value's own shape that holds it alone, a copy if there is none."""
+    def _place(self, output: NamedOutput) -> int:
+        """Return a tensor of the value's own shape that holds it alone, a copy if there is none.
+
+        A state tensor that no step changes is its own next value."""
+        value = self.to_lazy(output.value)
+        if output.kind is OutputKind.NEXT_STATE and self._is_input(value, output.name):
+            return get_load(value).source
         if not value.is_stored and not find_broadcast_axes(value):
             self.store(value)
         if self._is_whole(value):
             buffer = get_load(value).source
-            if fix_shape(self.buffers, self.drafts, buffer, value.shape):
+            is_written = self.buffers[buffer].role is TensorRole.VALUE
+            if is_written and fix_shape(self.buffers, self.drafts, buffer, value.shape):
                 return buffer
         return get_load(self.copy(value, value.shape)).source
 
+    def _is_input(self, value: Lazy, name: str) -> bool:
+        """Whether the value is exactly the input of that ``name``."""
+        return self._is_whole(value) and self.buffers[get_load(value).source].name == name
+
     def _is_whole(self, value: Lazy) -> bool:
-        """Whether the value is exactly one row-major tensor that the program writes."""
+        """Whether the value is exactly one row-major tensor."""
         if not value.is_stored:
             return False
         node = get_load(value)
-        buffer = self.buffers[node.source]
-        is_all = node.layout.is_dense and buffer.elements == math.prod(value.shape)
-        return is_all and buffer.role is TensorRole.VALUE
+        return node.layout.is_dense and self.buffers[node.source].elements == math.prod(value.shape)
 
 
 def _cut(shape: Shape, axis: int, size: int) -> Shape:

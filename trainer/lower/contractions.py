@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
+from market.protocol.program import Op
 from trainer.lower import instructions, recipes
-from trainer.lower.expressions import invert
+from trainer.lower.expressions import Expr, apply, i64, invert, select
 from trainer.lower.lowering import Lowering, Rules
-from trainer.lower.values import Value, permute
+from trainer.lower.values import Lazy, Value, permute
 
 RULES: Final = Rules()
 
@@ -76,6 +77,54 @@ def _amax(to: Lowering, x: Any, axes: Any = (), *_: Any) -> Value:
 def _amin(to: Lowering, x: Any, axes: Any = (), *_: Any) -> Value:
     lowest = _amax(to, to.map(recipes.negate, to.cast(x, "f")), axes)
     return to.map(recipes.negate, lowest)
+
+
+@RULES.register("max", "min")
+def _extreme(to: Lowering, x: Any, axis: Any = None, *_: Any) -> Any:
+    """Return the extreme of all, the larger of two tensors, or an axis's extremes and where they are."""
+    name = to.name
+    if axis is None:
+        return {"max": _amax, "min": _amin}[name](to, x)
+    if not isinstance(axis, int):
+        return to.map({"max": recipes.maximum, "min": recipes.minimum}[name], x, axis)
+    value = to.cast(x, "f")
+    sign = value if name == "max" else to.map(recipes.negate, value)
+    highest, place = _find_highest(to, sign, axis)
+    extreme = highest if name == "max" else to.map(recipes.negate, highest)
+    return to.builder.reshape(extreme, to.shape), to.builder.reshape(place, to.shape)
+
+
+@RULES.register("argmax", "argmin")
+def _place(to: Lowering, x: Any, axis: int | None = None, *_: Any) -> Value:
+    value = to.cast(x, "f")
+    if axis is None:
+        value, axis = to.builder.reshape(value, (math.prod(value.shape),)), 0
+    sign = value if to.name == "argmax" else to.builder.map(recipes.negate, value)
+    return to.builder.reshape(_find_highest(to, sign, axis)[1], to.shape)
+
+
+def _find_highest(to: Lowering, value: Value, axis: int) -> tuple[Lazy, Value]:
+    """Return the maximum along an axis, kept with size 1, and the place of its first occurrence."""
+    axis %= len(value.shape)
+    stored = to.builder.store(value)
+    highest = instructions.reduce_max(to.builder, stored, [axis])
+    size = value.shape[axis]
+    shape = tuple(size if a == axis else 1 for a in range(len(value.shape)))
+    places = to.builder.reshape(instructions.iota(to.builder, size, 0, -1), shape)
+    return highest, find_first(to, stored, highest, places, [axis])
+
+
+def find_first(
+    to: Lowering, value: Value, highest: Value, places: Value, axes: Sequence[int]
+) -> Value:
+    """Return the first place along ``axes`` where ``value`` is ``highest``; ``places`` count down from 0."""
+
+    def mark(x: Expr, m: Expr, place: Expr) -> Expr:
+        return select(x.equals(m), apply(Op.FROM_INT, place), -math.inf)
+
+    marks = to.builder.map(mark, value, highest, places)
+    first = instructions.reduce_max(to.builder, marks, axes)
+    return to.builder.map(lambda n: i64(0) - apply(Op.TO_INT, n), first)
 
 
 @RULES.register("any")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from market.protocol.constants import MAX_MAP_CONSTANTS, MAX_MAP_OPERANDS, MAX_MAP_OPS, MAX_RANK
+from market.protocol.errors import UnsupportedOperator
 from market.protocol.program import Instruction, Kind, TensorRole, View
 from market.protocol.tensors import Dtype
 from trainer.lower.expressions import (
@@ -21,6 +22,10 @@ from trainer.lower.layout import Layout, Walk, align
 from trainer.lower.values import fence, flatten
 
 _SPARE_OPS = 8  # an expression may lack some folding that code generation still does
+
+
+class TooLarge(UnsupportedOperator):
+    """More axes, terms or bytes than one instruction may have."""
 
 
 @dataclass(slots=True)

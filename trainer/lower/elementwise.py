@@ -26,6 +26,8 @@ _ARITHMETIC: Final[dict[str, Callable[..., Expr]]] = {
     "reciprocal": recipes.reciprocal,
     "exp": recipes.exp,
     "log": recipes.log,
+    "log1p": recipes.log1p,
+    "expm1": recipes.expm1,
     "sigmoid": recipes.sigmoid,
     "silu": recipes.silu,
     "tanh": recipes.tanh,
@@ -107,6 +109,21 @@ def _gelu(to: Lowering, x: Any, *, approximate: str = "none") -> Value:
             lambda a: a * 0.5 * (recipes.tanh((a + a * a * a * 0.044715) * scale) + 1.0), x
         )
     return to.map(lambda a: a * 0.5 * (recipes.erf(a * math.sqrt(0.5)) + 1.0), x)
+
+
+@RULES.register("elu")
+def _elu(to: Lowering, x: Any, alpha: float = 1, scale: float = 1, inner: float = 1) -> Value:
+    def bend(a: Expr) -> Expr:
+        return select(a <= 0.0, recipes.expm1(a * inner) * (alpha * scale), a * scale)
+
+    return to.map(bend, x)
+
+
+@RULES.register("remainder")
+def _remainder(to: Lowering, x: Any, y: Any) -> Value:
+    if to.kind != "i" or not isinstance(y, int) or y < 1:
+        raise to.unsupported("a remainder other than of integers by a positive literal")
+    return to.map(lambda a: a - apply(Op.IDIV, a, y) * y, x)
 
 
 @RULES.register("clamp")

@@ -4,7 +4,9 @@ A map that reads what another wrote, element by element, takes over its expressi
 same tensor become one map with several outputs. What nothing reads is dropped."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from market.protocol.constants import MAX_MAP_OUTPUTS
 from trainer.lower.drafts import AnyDraft, Buffer, MapDraft, Store, find_walk, is_within_limits
@@ -128,8 +130,20 @@ def _drop_dead(drafts: list[AnyDraft], kept: set[int]) -> list[AnyDraft]:
     return result[::-1]
 
 
-def fuse(drafts: list[AnyDraft], buffers: list[Buffer], kept: set[int]) -> list[AnyDraft]:
-    """Return drafts that write the same ``kept`` buffers with fewer maps."""
+def fuse(
+    drafts: list[AnyDraft], buffers: list[Buffer], kept: set[int], fences: Sequence[int] = ()
+) -> list[AnyDraft]:
+    """Return drafts that write the same ``kept`` buffers with fewer maps, none moved over a fence."""
+    result: list[AnyDraft] = []
+    needed = set(kept)
+    for start, stop in reversed([*pairwise((0, *fences, len(drafts)))]):
+        section = _fuse_section(drafts[start:stop], buffers, needed)
+        needed = needed.union(*(draft.reads for draft in section))
+        result = section + result
+    return result
+
+
+def _fuse_section(drafts: list[AnyDraft], buffers: list[Buffer], kept: set[int]) -> list[AnyDraft]:
     fuser = _Fuser([*_drop_dead(drafts, kept)], buffers, kept)
     is_changed = True
     while is_changed:

@@ -17,10 +17,28 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from market.protocol.errors import UnsupportedOperator
+from trainer.lower.refusals import (
+    WRAPPED,
+    describe_changed_tensor,
+    locate_failure,
+    refuse_new_buffers,
+    summarize,
+    unwrap,
+)
 
 _MORE_DECOMPOSED: Final = (
     *(torch.ops.aten.leaky_relu, torch.ops.aten.hardtanh),
-    torch.ops.aten.native_group_norm,
+    *(torch.ops.aten.native_group_norm, torch.ops.aten.linalg_vector_norm),
+    *(torch.ops.aten.native_batch_norm, torch.ops.aten.native_batch_norm_backward),
+)
+
+_DECOMPOSED_FIRST: Final = (  # what autograd would give an operator of its own
+    *(torch.ops.aten.upsample_nearest1d.vec, torch.ops.aten.upsample_nearest2d.vec),
+    *(torch.ops.aten.upsample_linear1d.vec, torch.ops.aten.upsample_bilinear2d.vec),
+)
+_NOT_DECOMPOSED: Final = (
+    torch.ops.aten.embedding_dense_backward.default,  # one scatter_add
+    torch.ops.aten.native_dropout.default,
 )
 
 LossFunction = Callable[..., Tensor]
@@ -30,11 +48,13 @@ LossFunction = Callable[..., Tensor]
 class JointGraph:
     """A graph whose placeholders are ``names`` and whose results are the loss and each gradient.
 
-    A placeholder is a parameter (its name), a constant (its tensor), or the n-th batch tensor."""
+    A placeholder is a parameter (its name), a constant (its tensor), or the n-th batch tensor.
+    ``parameters`` are trained; ``frozen`` ones (requires_grad=False) have no gradient."""
 
     graph: fx.Graph
     placeholders: tuple[str | Tensor | int, ...]
     parameters: dict[str, nn.Parameter]
+    frozen: dict[str, nn.Parameter]
 
 
 class _WithLoss(nn.Module):
@@ -42,36 +62,47 @@ class _WithLoss(nn.Module):
 
     def __init__(self, model: nn.Module, loss: LossFunction) -> None:
         super().__init__()
-        self.model = model
+        self.add_module(WRAPPED, model)
         self.loss = loss
 
     def forward(self, *batch: Tensor) -> Tensor:
         """Return the scalar loss."""
-        return self.loss(self.model(*batch[:-1]), batch[-1])
+        return self.loss(self.get_submodule(WRAPPED)(*batch[:-1]), batch[-1])
 
 
 def trace(model: nn.Module, loss: LossFunction | None, batch: Sequence[Tensor]) -> JointGraph:
     """Return the joint graph of ``model``; with a ``loss``, of loss(model(*inputs), targets)."""
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    named = dict(model.named_parameters())
+    parameters = {name: p for name, p in named.items() if p.requires_grad}
+    frozen = {name: p for name, p in named.items() if not p.requires_grad}
     whole = model if loss is None else _WithLoss(model, loss)
     with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
         warnings.simplefilter("ignore")  # torch's own deprecations
         program = _export(whole, tuple(batch))
-        names = {id(p): name for name, p in parameters.items()}
+        names = {id(p): name for name, p in named.items()}
         placeholders = tuple(_find_placeholders(whole, program, names))
-        examples = _find_examples(placeholders, parameters, batch)
-        graph = _differentiate(program, placeholders, examples, list(parameters))
-    return JointGraph(graph, placeholders, parameters)
+        examples = _find_examples(placeholders, named, batch)
+        try:
+            graph = _differentiate(program, placeholders, examples, list(parameters))
+        except RuntimeError as error:
+            raise UnsupportedOperator(
+                f"torch cannot differentiate it: {summarize(error)}"
+            ) from error
+    return JointGraph(graph, placeholders, parameters, frozen)
 
 
 def _export(model: nn.Module, batch: tuple[Tensor, ...]) -> ExportedProgram:
     try:
-        program = export(model, batch, strict=False)
+        with refuse_new_buffers(model):
+            program = export(model, batch, strict=False)
     except (GuardOnDataDependentSymNode, torch._dynamo.exc.UserError) as error:
-        reason = str(error).strip().split("\n")[0]
         raise UnsupportedOperator(
-            "torch.export cannot trace the model as one straight line; control flow that depends on "
-            f"data has no lowering: {reason}"
+            f"control flow that depends on data, {locate_failure(model, error)}, has no lowering: a step "
+            f"is one straight line ({summarize(error)})"
+        ) from error
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UnsupportedOperator(
+            f"torch cannot trace what happens {locate_failure(model, error)} ({summarize(error)})"
         ) from error
     return program
 
@@ -107,10 +138,35 @@ def _find_examples(
 ) -> list[Tensor]:
     def find(item: str | Tensor | int) -> Tensor:
         if isinstance(item, str):
-            return parameters[item].detach().requires_grad_()
+            parameter = parameters[item]
+            return parameter.detach().requires_grad_(parameter.requires_grad)
         return batch[item] if isinstance(item, int) else item
 
     return [find(item) for item in placeholders]
+
+
+class _ForwardPass(fx.Interpreter):
+    """Runs an exported forward pass; a dropout stays one operator, whose mask is words of a step's own."""
+
+    def run_node(self, node: fx.Node) -> Any:
+        """Run one node; an error of torch names it and the module that it is from."""
+        try:
+            return super().run_node(node)
+        except RuntimeError as error:
+            raise UnsupportedOperator(
+                f"{node.target} {describe_origin(node)} has no lowering: {summarize(error)}"
+            ) from error
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Run one operator."""
+        if target in _DECOMPOSED_FIRST:
+            return torch._decomp.decomposition_table[target](*args, **kwargs)
+        if target is not torch.ops.aten.dropout.default:
+            return super().call_function(target, args, kwargs)
+        x, chance, is_training = args
+        if not is_training or chance == 0:
+            return x
+        return torch.ops.aten.native_dropout.default(x, chance, is_training)[0]
 
 
 def _differentiate(
@@ -128,17 +184,22 @@ def _differentiate(
             for item, tensor in zip(placeholders, tensors, strict=True)
         ]
         with fx.traceback.preserve_node_meta():
-            loss = fx.Interpreter(program.graph_module).run(*tied)[0]
+            forward_pass = _ForwardPass(program.graph_module)
+            forward_pass.extra_traceback = False  # it would rewrite our errors
+            loss = forward_pass.run(*tied)[0]
         if loss.numel() != 1:
             raise UnsupportedOperator(f"the loss has the shape {tuple(loss.shape)}: one number")
         used = [tensors[first[name]] for name in parameters if name in first]
+        if not loss.requires_grad:
+            raise UnsupportedOperator("the loss depends on no parameter that is trained")
         found = iter(torch.autograd.grad(loss.reshape(()), used, allow_unused=True))
         return (loss, *(next(found) if name in first else None for name in parameters))
 
     graph = _trace_with_origins(joint, examples)
     if any(_is_in_place(node) for node in graph.graph.nodes):
         pure = torch.func.functionalize(fx.Interpreter(graph).run, remove="mutations")
-        graph = _trace_with_origins(pure, examples)
+        with torch.no_grad():
+            graph = _trace_with_origins(pure, examples)
         _require_no_changed_input(graph.graph, program)
     graph.graph.eliminate_dead_code()
     return graph.graph
@@ -150,17 +211,15 @@ def _require_no_changed_input(graph: fx.Graph, program: ExportedProgram) -> None
     for node in graph.nodes:
         if _is_in_place(node):
             changed = specs[node.args[0]]
-            raise UnsupportedOperator(
-                f"the model changes its buffer {changed.target} in the forward pass, as BatchNorm does "
-                "while training; only parameters have a next value"
-            )
+            raise UnsupportedOperator(describe_changed_tensor(unwrap(str(changed.target))))
 
 
 def _trace_with_origins(function: Callable[..., Any], examples: Sequence[Tensor]) -> fx.GraphModule:
     """Return the decomposed graph of ``function``, whose nodes remember the modules they are from."""
     core: Any = torch._decomp.core_aten_decompositions()  # untyped
     table = {**dict(core.items()), **torch._decomp.get_decompositions(_MORE_DECOMPOSED)}
-    del table[torch.ops.aten.embedding_dense_backward.default]  # one scatter_add
+    for whole in _NOT_DECOMPOSED:
+        table.pop(whole, None)
     with fx.traceback.preserve_node_meta():
         traced = make_fx(function, decomposition_table=table, tracing_mode="fake")(*examples)
     assert isinstance(traced, fx.GraphModule)
@@ -172,7 +231,7 @@ def describe_origin(node: fx.Node) -> str:
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     if not stack:
         return "in the backward pass"
-    path, kind = stack[-1][0], stack[-1][1]
+    path, kind = unwrap(stack[-1][0]), stack[-1][1]
     name = kind if isinstance(kind, str) else kind.__name__
     lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines()]
     source = f": {lines[-1]}" if lines else ""

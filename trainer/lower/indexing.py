@@ -1,13 +1,17 @@
 """Rules of indexed reads and writes."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
+
+import torch
+from torch import Tensor
 
 from trainer.lower import instructions
 from trainer.lower.builder import is_literal_zero
 from trainer.lower.expressions import Expr, select
 from trainer.lower.lowering import Lowering, Rules
-from trainer.lower.values import Value, insert_axis
+from trainer.lower.values import Shape, Value, insert_axis, permute
 
 RULES: Final = Rules()
 
@@ -34,10 +38,38 @@ def _index_select(to: Lowering, x: Any, axis: int, index: Any) -> Value:
 
 @RULES.register("index")
 def _index(to: Lowering, x: Any, indices: Sequence[Any]) -> Value:
+    axes = _find_indexed(to, indices)
+    source = to.to_value(x)
+    chosen = _join_indices(to, indices, source.shape)
+    count = math.prod(source.shape[axis] for axis in axes)
+    joined = (*source.shape[: axes[0]], count, *source.shape[axes[-1] + 1 :])
+    return _index_select(to, to.builder.reshape(source, joined), axes[0], chosen)
+
+
+def _find_indexed(to: Lowering, indices: Sequence[Any]) -> list[int]:
+    """Return the axes that have an index: neighbours, and no masks."""
     axes = [axis for axis, index in enumerate(indices) if index is not None]
-    if len(axes) != 1 or to.to_kind(indices[axes[0]]) == "b":
-        raise to.unsupported("indices along more than one axis, or a mask")
-    return _index_select(to, x, axes[0], indices[axes[0]])
+    is_mask = any(to.to_kind(indices[axis]) == "b" for axis in axes)
+    if is_mask or axes != list(range(axes[0], axes[-1] + 1)):
+        raise to.unsupported("a mask, or indices along axes that are not neighbours")
+    return axes
+
+
+def _join_indices(to: Lowering, indices: Sequence[Any], shape: Shape) -> Value:
+    """Return indices of several axes as one index along these axes together; they may count from the end."""
+    named = [(axis, index) for axis, index in enumerate(indices) if index is not None]
+    (axis, index), *rest = named
+    joined = _count_from_start(to, index, shape[axis])
+    for axis, index in rest:
+        size, chosen = shape[axis], _count_from_start(to, index, shape[axis])
+        joined = to.builder.map(lambda a, b, n=size: a * n + b, joined, chosen)
+    return joined
+
+
+def _count_from_start(to: Lowering, index: Any, size: int) -> Value:
+    if isinstance(index, Tensor):
+        return to.cast(torch.where(index < 0, index + size, index), "i")
+    return to.builder.map(lambda n: select(n < 0, n + size, n), to.cast(index, "i"))
 
 
 @RULES.register("gather")
@@ -48,6 +80,17 @@ def _gather(to: Lowering, x: Any, axis: int, index: Any, **_: Any) -> Value:
         if other != axis:
             source = to.builder.slice(source, other, 0, size)
     return instructions.gather(to.builder, chosen, source, axis)
+
+
+@RULES.register("flip")
+def _flip(to: Lowering, x: Any, axes: Sequence[int]) -> Value:
+    value = to.to_value(x)
+    for axis in axes:
+        axis, size = axis % len(value.shape), value.shape[axis]
+        shape = tuple(size if a == axis else 1 for a in range(len(value.shape)))
+        index = to.builder.reshape(instructions.iota(to.builder, size, size - 1, -1), shape)
+        value = instructions.gather(to.builder, index, value, axis)
+    return value
 
 
 @RULES.register("embedding_dense_backward")
@@ -68,12 +111,19 @@ def _index_put(
     to: Lowering, x: Any, indices: Sequence[Any], values: Any, *accumulate: bool
 ) -> Value:
     base = to.cast(x, "f")
-    if not any(accumulate) or len(indices) != 1 or not is_literal_zero(base):
-        raise to.unsupported("anything but adding rows to zeros along the first axis")
-    chosen = to.cast(indices[0], "i")
-    columns = len(base.shape) - 1
-    source = to.builder.expand(to.cast(values, "f"), (*chosen.shape, *base.shape[1:]))
-    return instructions.scatter_add(to.builder, chosen, source, base.shape[0], columns)
+    if not any(accumulate) or not is_literal_zero(base):
+        raise to.unsupported("anything but adding to zeros")
+    axes = _find_indexed(to, indices)
+    chosen = _join_indices(to, indices, base.shape)
+    first, rank = axes[0], len(chosen.shape)
+    before, after = base.shape[:first], base.shape[axes[-1] + 1 :]
+    source = to.builder.expand(to.cast(values, "f"), (*before, *chosen.shape, *after))
+    order = [*range(first, first + rank), *range(first), *range(first + rank, len(source.shape))]
+    count = math.prod(base.shape[axis] for axis in axes)
+    columns = len(before) + len(after)
+    total = instructions.scatter_add(to.builder, chosen, permute(source, order), count, columns)
+    back = [*range(1, 1 + first), 0, *range(1 + first, 1 + columns)]
+    return to.builder.reshape(permute(total, back), base.shape)
 
 
 @RULES.register("scatter")

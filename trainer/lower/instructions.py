@@ -15,11 +15,10 @@ from market.protocol.constants import (
     MAX_RANK,
     MAX_SUM_TERMS,
 )
-from market.protocol.errors import UnsupportedOperator
 from market.protocol.program import Instruction, Kind, View
 from market.protocol.tensors import Dtype, get_quantized_dtype
 from trainer.lower.builder import ProgramBuilder
-from trainer.lower.drafts import settle
+from trainer.lower.drafts import TooLarge, settle
 from trainer.lower.expressions import Constant, i64
 from trainer.lower.layout import (
     Axis,
@@ -71,7 +70,8 @@ def quantize(builder: ProgramBuilder, value: Lazy, bits: int) -> tuple[int, Layo
     canonical = simplify(sorted(order, key=lambda factor: -factor[1]))
     key = ("quantize", node.source, node.layout.offset, canonical, row, bits)
     rows = builder.cache.get(key)
-    if rows is None:
+    axes = rows.renaming.rename(node.layout.axes[:-1]) if isinstance(rows, _Rows) else None
+    if axes is None:
         shape = (*(size for size, _ in order), length)
         dtype = get_quantized_dtype(bits)
         buffer = builder.add_buffer(dtype, math.prod(shape), shape, bits)
@@ -79,8 +79,9 @@ def quantize(builder: ProgramBuilder, value: Lazy, bits: int) -> tuple[int, Layo
         out = View(buffer, 0, dense_strides(shape))
         builder.append(Instruction(Kind.QUANTIZE, shape, (source,), (out,), attributes=(bits, 0)))
         rows = builder.cache[key] = _Rows(buffer, Renaming.to_order(order, unit=length))
+        axes = rows.renaming.rename(node.layout.axes[:-1])
     assert isinstance(rows, _Rows)
-    axes = tuple(rows.renaming.rename(axis) for axis in node.layout.axes[:-1])
+    assert axes is not None, "factors that are rows of their own"
     return rows.buffer, Layout(axes)
 
 
@@ -99,12 +100,15 @@ def dot(
     values = builder.to_lazy(a), builder.to_lazy(b)
     length = a.shape[-1]
     if length > MAX_DOT_LENGTH:
-        raise UnsupportedOperator(f"a contraction of {length} terms: at most {MAX_DOT_LENGTH}")
+        raise TooLarge(f"a contraction of {length} terms: at most {MAX_DOT_LENGTH}")
     sources, rows = zip(*map(quantize, (builder, builder), values, bits), strict=True)
     out = out or dense((*a.shape[:-1], *b.shape[batch:-1]))
     walk = _align_rows(rows, out, batch)
     if walk is None or len(walk.shape) >= MAX_RANK:
-        raise UnsupportedOperator(f"a product of {rows} has too many axes")
+        plain = [v if get_load(v).layout.is_dense else builder.copy(v) for v in values]
+        if all(new is old for new, old in zip(plain, values, strict=True)) and out.is_dense:
+            raise TooLarge(f"a product over {len(out.factors)} axes: at most {MAX_RANK - 1}")
+        return dot(builder, plain[0], plain[1], batch=batch, bits=bits)
     steps = [(*strides, unit) for strides, unit in zip(walk.strides, (1, 1, 0), strict=True)]
     result = builder.add_buffer(Dtype.F32, math.prod(out.shape))
     settle(builder.buffers[result], walk.shape, walk.strides[2])
@@ -143,7 +147,7 @@ def _reduce(builder: ProgramBuilder, kind: Kind, value: Value, axes: Sequence[in
     last = Walk(reduced, (last.strides[0] or (0,), (0,) * len(reduced)))
     walk = chain(first, last)
     if math.prod(reduced) > MAX_SUM_TERMS:
-        raise UnsupportedOperator(f"a reduction of {reduced} terms: at most {MAX_SUM_TERMS}")
+        raise TooLarge(f"a reduction of {reduced} terms: at most {MAX_SUM_TERMS}")
     result = builder.add_buffer(_DTYPES[value.kind], math.prod(shape))
     settle(builder.buffers[result], first.shape, first.strides[1])
     operand = View(node.source, node.layout.offset, walk.strides[0])
@@ -299,7 +303,7 @@ def _add_literal(builder: ProgramBuilder, core: np.ndarray, kind: str) -> Lazy:
     shape = tuple(size for size in core.shape if size > 1)
     data = core.tobytes()
     if len(data) > MAX_LITERAL_BYTES:
-        raise UnsupportedOperator(f"a constant of {len(data)} bytes: at most {MAX_LITERAL_BYTES}")
+        raise TooLarge(f"a constant of {len(data)} bytes: at most {MAX_LITERAL_BYTES}")
     key = ("literal", kind, shape, data)
     if key not in builder.cache:
         buffer = builder.add_buffer(_DTYPES[kind], core.size, shape)

@@ -201,11 +201,14 @@ class Renaming:
             step *= size
         return Renaming(tuple(reversed(rows)))
 
-    def rename(self, axis: Axis) -> Axis:
-        """Return the factors of ``axis`` in the other tensor."""
-        return tuple(part for factor in axis for part in self._rename_factor(factor))
+    def rename(self, axes: Sequence[Axis]) -> tuple[Axis, ...] | None:
+        """Return the factors of ``axes`` in the other tensor, or None if it cuts across one of them."""
+        renamed = [[self._rename_factor(factor) for factor in axis] for axis in axes]
+        if any(parts is None for axis in renamed for parts in axis):
+            return None
+        return tuple(tuple(f for parts in axis for f in parts or ()) for axis in renamed)
 
-    def _rename_factor(self, factor: Factor) -> Axis:
+    def _rename_factor(self, factor: Factor) -> Axis | None:
         size, stride = factor
         if size == 1:
             return ()
@@ -214,8 +217,9 @@ class Renaming:
         have, there, here = max(
             (row for row in self.rows if row[1] <= stride), key=lambda row: row[1]
         )
-        inner = min(size, have * there // stride)
-        assert stride % there == 0
-        assert size % inner == 0
+        step = stride // there
+        inner = min(size, have // step)
+        if stride % there or have % step or size % inner:
+            return None
         outer = self._rename_factor((size // inner, stride * inner))
-        return (*outer, (inner, stride // there * here))
+        return None if outer is None else (*outer, (inner, step * here))

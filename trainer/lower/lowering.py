@@ -12,12 +12,13 @@ from torch import Tensor, fx
 from market.protocol.errors import UnsupportedOperator
 from market.protocol.program import Op
 from trainer.lower.builder import ProgramBuilder
+from trainer.lower.drafts import TooLarge
 from trainer.lower.expressions import Constant, Expr, apply, f32, i64, invert
 from trainer.lower.graph import JointGraph, describe_origin
 from trainer.lower.instructions import literal
 from trainer.lower.layout import Layout, Renaming, dense
 from trainer.lower.noise import Noise
-from trainer.lower.precision import Precision, find_backward, find_role
+from trainer.lower.precision import Precision, Roles
 from trainer.lower.recipes import to_int_truncated
 from trainer.lower.values import Lazy, Pieces, Shape, Value, is_cheap
 
@@ -66,12 +67,17 @@ class Lowering:
         self.joint = joint
         self.builder = builder
         self.noise = noise
-        self.precision = precision
-        self._backward = find_backward(joint.graph)
+        self._roles = Roles(joint)
+        self.precision = precision.settle(self._roles.classes)
         self.node: fx.Node = next(iter(joint.graph.nodes))
         self._known: dict[fx.Node, Any] = {}
 
     # The node at hand
+
+    @property
+    def name(self) -> str:
+        """The node's operator, without its overload."""
+        return _get_name(self.node)
 
     @property
     def shape(self) -> Shape:
@@ -133,10 +139,7 @@ class Lowering:
 
     def find_bits(self, argument: int) -> int:
         """Return the bits to which the node's argument number ``argument`` is quantized."""
-        operand = self.node.args[argument]
-        assert isinstance(operand, fx.Node)
-        bits: int = getattr(self.precision, find_role(operand, self._backward))
-        return bits
+        return self.precision.get_bits(self._roles.find(self.node, argument))
 
     def find_common_kind(self, *items: Any) -> str:
         """Return the kind in which operands are compared."""
@@ -161,9 +164,8 @@ class Lowering:
                 break
             final, node = moved, user
         order = [factor for axis in final.axes for factor in axis]
-        renaming = Renaming.to_order(order)
-        axes = tuple(renaming.rename(axis) for axis in out.axes)
-        return Layout(axes)
+        axes = Renaming.to_order(order).rename(out.axes)
+        return out if axes is None else Layout(axes)
 
     # The walk
 
@@ -181,9 +183,14 @@ class Lowering:
             elif node.op == "output":
                 return list(self._resolve(node.args[0]))
             else:
-                self._known[node] = self._lower(node, table)
-                self._keep(node)
+                self._known[node] = self._lower_within_limits(node, table)
         raise AssertionError("a graph has an output")
+
+    def _lower_within_limits(self, node: fx.Node, table: Rules) -> Any:
+        try:
+            return self._keep(node, self._lower(node, table))
+        except TooLarge as error:
+            raise self.unsupported(str(error)) from error
 
     def _resolve(self, item: Any) -> Any:
         if isinstance(item, list | tuple):
@@ -196,9 +203,8 @@ class Lowering:
         if node.target is operator.getitem:
             return arguments[0][arguments[1]]
         name = _get_name(node)
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            raise self.unsupported("random numbers (dropout, noise): a step must be repeatable")
-        if not any(_has_value(item) for item in (*arguments, *options.values())):
+        is_random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        if not (is_random or any(_has_value(item) for item in (*arguments, *options.values()))):
             return self._fold(node, name, arguments, options)
         lower = table.get(name)
         if lower is None:
@@ -215,14 +221,14 @@ class Lowering:
         assert isinstance(node.target, torch._ops.OpOverload)
         return node.target(*arguments, **options)
 
-    def _keep(self, node: fx.Node) -> None:
-        """Store a value that several users would otherwise each compute."""
-        value = self._known[node]
+    def _keep(self, node: fx.Node, value: Any) -> Any:
+        """Return the node's value, stored if several users would otherwise each compute it."""
         if isinstance(value, Lazy | Pieces) and not _is_stored(value):
             users = _find_users(node)
             is_needed = any(_get_name(user) in _FORCING for user in users)
             if len(users) > 1 and (is_needed or not is_cheap(value)):
-                self._known[node] = self.builder.store(value)
+                return self.builder.store(value)
+        return value
 
 
 _FORCING: Final = {

@@ -4,9 +4,25 @@ A rule takes the lowering and the node's arguments and returns a value, or a tup
 
 from typing import Final
 
-from trainer.lower import contractions, elementwise, indexing, views
+from trainer.lower import (
+    chances,
+    contractions,
+    convolutions,
+    elementwise,
+    indexing,
+    pools,
+    views,
+)
 from trainer.lower.lowering import Rules
 
 OPERATORS: Final = Rules(
-    {**elementwise.RULES, **views.RULES, **contractions.RULES, **indexing.RULES}
+    {
+        **elementwise.RULES,
+        **views.RULES,
+        **contractions.RULES,
+        **convolutions.RULES,
+        **pools.RULES,
+        **indexing.RULES,
+        **chances.RULES,
+    }
 )

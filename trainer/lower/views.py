@@ -7,10 +7,10 @@ from typing import Any, Final
 from torch import fx
 
 from trainer.lower.builder import concatenate, is_literal_zero
-from trainer.lower.expressions import f32, i64
 from trainer.lower.layout import Layout
 from trainer.lower.lowering import Lowering, Rules
-from trainer.lower.values import Lazy, Value, get_load, insert_axis, load, permute
+from trainer.lower.values import Value, get_load, insert_axis, load, permute
+from trainer.lower.windows import pad, spread
 
 RULES: Final = Rules()
 
@@ -101,8 +101,8 @@ def _split(to: Lowering, x: Value, sizes: Any, axis: int = 0) -> tuple[Value, ..
 
 @RULES.register("cat")
 def _cat(to: Lowering, values: Sequence[Any], axis: int = 0) -> Value:
-    parts = [to.builder.to_lazy(to.cast(value)) for value in values]
-    return concatenate([p for p in parts if math.prod(p.shape)], axis % len(to.shape))
+    parts = [to.builder.to_lazy(to.cast(value)) for value in values if math.prod(value.shape)]
+    return concatenate(parts, axis % len(to.shape))
 
 
 @RULES.register("stack")
@@ -116,24 +116,9 @@ def _pad(to: Lowering, x: Value, widths: Sequence[int], fill: float = 0) -> Valu
     value = to.cast(x)
     for number in range(len(widths) // 2):
         axis = len(value.shape) - 1 - number
-        value = _put_between(to, value, axis, widths[2 * number], widths[2 * number + 1], fill)
+        before, after = widths[2 * number : 2 * number + 2]
+        value = pad(to.builder, value, axis, before, after, fill)
     return value
-
-
-def _put_between(
-    to: Lowering, value: Value, axis: int, before: int, after: int, fill: float
-) -> Value:
-    """Return the value with constant borders along one axis; negative widths cut."""
-    size = value.shape[axis]
-    value = to.builder.slice(value, axis, max(0, -before), size - max(0, -after))
-
-    def border(width: int) -> list[Lazy]:
-        shape = (*value.shape[:axis], width, *value.shape[axis + 1 :])
-        constant = f32(fill) if value.kind == "f" else i64(int(fill))
-        return [Lazy(shape, value.kind, constant)] if width > 0 else []
-
-    parts = (*border(before), to.builder.to_lazy(value), *border(after))
-    return concatenate(parts, axis)
 
 
 @RULES.register("slice_scatter")
@@ -146,20 +131,13 @@ def _slice_scatter(to: Lowering, x: Any, source: Any, axis: int = 0, *bounds: An
     if step != 1:
         if not is_literal_zero(base):
             raise to.unsupported(f"the step {step} into anything but zeros")
-        part = to.builder.slice(_spread(to, part, axis, step), axis, 0, high - low)
+        part = to.builder.slice(spread(to.builder, part, axis, step), axis, 0, high - low)
     parts = [
         to.builder.slice(base, axis, 0, low) if low else None,
         part,
         to.builder.slice(base, axis, high, size) if high < size else None,
     ]
     return concatenate([to.builder.to_lazy(p) for p in parts if p is not None], axis)
-
-
-def _spread(to: Lowering, value: Value, axis: int, step: int) -> Value:
-    """Return the value with ``step`` - 1 zeros after each element of an axis."""
-    apart = _put_between(to, insert_axis(value, axis + 1), axis + 1, 0, step - 1, 0)
-    shape = (*value.shape[:axis], value.shape[axis] * step, *value.shape[axis + 1 :])
-    return to.builder.reshape(apart, shape)
 
 
 @RULES.register("_assert_tensor_metadata")

@@ -20,12 +20,13 @@ from market.protocol.spec import Terms
 from market.storage.blobs import BlobStore
 from market.storage.cid import Cid
 from trainer.bench import time_step_ratio
+from trainer.data import split_held_out
 from trainer.execution import Executor
 from trainer.jobs import JobFiles, Schedule, fetch_job, fetch_state
 from trainer.prepare import Recipe, prepare_job
 from trainer.shards import ShardTask, encode_counters, hash_segment, run_segment
 from trainer.states import compute_state_roots, encode_state
-from trainer.text import read_library_text, split_held_out
+from trainer.text import read_library_text
 from verifier.audit import reproduce_segment
 from verifier.demo.figures import DemoFigures
 
@@ -71,7 +72,8 @@ def _measure_step(files: JobFiles, executor: Executor) -> dict[str, object]:
     task = ShardTask(files.program, files.dataset, 1, 0, 0, 2)
     inputs = {**files.initial, "tokens": files.dataset, "counters": encode_counters(task, 0)}
     model = _RECIPE.build_model()
-    windows = files.dataset[: _RECIPE.batch * (model.config.length + 1)]
+    length = _RECIPE.get_length(_RECIPE.find_source())
+    windows = files.dataset[: _RECIPE.batch * (length + 1)]
     rows = windows.view(_RECIPE.batch, -1).long()
     return time_step_ratio(
         executor, inputs, model, lambda: model(rows[:, :-1].contiguous(), rows[:, 1:].contiguous())

@@ -1,24 +1,30 @@
 """What `touchstone replay` and `touchstone job model` do."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import typer
 from pydantic import BaseModel
 from safetensors.torch import save_file
+from torch import Tensor
 
 from market.chain.client import Chain
 from market.chain.events import JobCreated
 from market.chain.ledger import Ledger
 from market.commands.output import build_facts, build_progress, build_table, emit
-from market.protocol.errors import InvalidTransition, NotFound
-from market.protocol.spec import HexHash
+from market.protocol.errors import InvalidSpec, InvalidTransition, NotFound
+from market.protocol.program import TensorRole
+from market.protocol.spec import HexHash, JobSpec
 from market.settings import read_settings
 from market.storage.blobs import BlobStore
 from trainer.commands.conformance import require_release_arithmetic, use_threads
 from trainer.evidence import Shard, compute_base, list_attested
 from trainer.execution import Executor
 from trainer.jobs import JobFiles, fetch_job, fetch_spec
-from verifier.receipt import compute_file_root
+from trainer.lora import merge_adapters
+from trainer.prepare import find_recipe
+from trainer.results import load_state, save_result
+from trainer.states import State, compute_named_tensor_root
 from verifier.replay import Replay, ShardReplay
 
 
@@ -111,8 +117,17 @@ class ExportedModel(BaseModel):
     root: HexHash
 
 
-def export_model(job_id: int, out: Path, *, as_json: bool) -> None:
-    """Write the weights that follow from a job's attested rounds to ``out``."""
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """Where a job's weights go, and as what: of ``model`` if the spec's own is not here, adapters merged."""
+
+    out: Path
+    model: str | None
+    merge: bool
+
+
+def export_model(job_id: int, file: ModelFile, *, as_json: bool) -> None:
+    """Write the weights that follow from a job's attested rounds."""
     settings = read_settings()
     store = settings.open_store()
     with settings.connect() as chain:
@@ -121,9 +136,25 @@ def export_model(job_id: int, out: Path, *, as_json: bool) -> None:
         if rounds == 0:
             raise InvalidTransition(f"job {job_id} has no round with all shards attested")
         base = compute_base(files, ledger, store, list_attested(chain, job_id, rounds))
-    save_file(base, out)
-    exported = ExportedModel(
-        job_id=job_id, file=str(out), rounds=rounds, root=compute_file_root(files, out)
-    )
-    facts: dict[str, object] = {"file": out, "rounds": rounds, "root": "0x" + exported.root.hex()}
+    write_model(files.spec, base, file)
+    root = compute_named_tensor_root(files.program.find_inputs(TensorRole.BASE), base)
+    exported = ExportedModel(job_id=job_id, file=str(file.out), rounds=rounds, root=root)
+    facts: dict[str, object] = {"file": file.out, "rounds": rounds, "root": "0x" + root.hex()}
     emit(exported, build_facts(f"model of job {job_id}", facts), as_json=as_json)
+
+
+def write_model(spec: JobSpec, base: State, file: ModelFile) -> None:
+    """Write ``base`` as the class that ``spec`` describes would save it, or else tensor by tensor."""
+    recipe = find_recipe(spec)
+    if recipe is None:
+        if file.model is not None or file.merge:
+            raise InvalidSpec(f"the spec {spec.name!r} does not say how its model is made")
+        save_file(base, file.out)
+        return
+    model = replace(recipe, model=file.model or recipe.model).build_model()
+    state: dict[str, Tensor] = base
+    if file.merge:
+        load_state(model, base)
+        merge_adapters(model)
+        state = dict(model.named_parameters())
+    save_result(model, state, file.out)

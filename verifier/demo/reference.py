@@ -29,19 +29,20 @@ class ReferenceLosses(BaseModel):
 
 
 def read_held_out(path: Path) -> Tensor:
-    """Return the held-out bytes, u8 [n]."""
+    """Return the held-out bytes of the demo's text, u8 [n]."""
     return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
 
 
 def run_reference(spec: JobSpec, seed: int, held_out: Tensor, dataset: Tensor) -> ReferenceLosses:
     """Train ``spec``'s job in fp32 with that job ``seed``."""
     recipe = read_recipe(spec)
-    model = recipe.build_model()
-    length = model.config.length
-    run = ReferenceRun(model, recipe.rule, dataset, recipe.batch, length, seed, recipe.schedule)
-    before = compute_held_out_loss(model, held_out, length, HELD_OUT_ROWS)
+    model, source = recipe.build_model(), recipe.find_source()
+    data, rule = recipe.build_data(dataset), recipe.build_rule(model)
+    run = ReferenceRun(model, rule, dataset, data, seed, recipe.schedule, source.loss)
+    length = recipe.get_length(source)
+    before = compute_held_out_loss(model, held_out, length, HELD_OUT_ROWS, source.loss)
     trained, losses = train_reference(run)
-    after = compute_held_out_loss(trained, held_out, length, HELD_OUT_ROWS)
+    after = compute_held_out_loss(trained, held_out, length, HELD_OUT_ROWS, source.loss)
     return ReferenceLosses(before=before, after=after, training=losses)
 
 

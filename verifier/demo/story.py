@@ -296,7 +296,8 @@ class Demo:
     def _evaluate(self, spec: JobSpec, path: Path) -> tuple[float, float, str, int]:
         """Return the held-out loss before and after, a sample and the number of parameters."""
         held_out = read_held_out(self._home / "held-out")
-        model: Llama = read_recipe(spec).build_model()
+        model = read_recipe(spec).build_model()
+        assert isinstance(model, Llama)  # a preset's
         length = model.config.length
         before = compute_held_out_loss(model, held_out, length, HELD_OUT_ROWS)
         model.load_state_dict(load_file(path))

@@ -34,7 +34,10 @@ STATUSES = {
     "StorageFull": 507,
     "TrainingError": 500,
     "NondeterministicEnvironment": 500,
+    "InsufficientMemory": 500,
     "UnsupportedOperator": 500,
+    "UnsupportedPartition": 500,
+    "ProcessLost": 500,
     "DatasetUnavailable": 500,
     "AuditIncomplete": 500,
 }

@@ -90,6 +90,23 @@ def test_a_blob_over_the_stores_limit_leaves_nothing(store, tmp_path):
     assert _list_files(tmp_path) == []
 
 
+def test_a_draft_of_parts_is_the_blob_of_the_whole_once_it_is_kept(store, tmp_path):
+    data = os.urandom(CHUNK_BYTES * 2 + 7)
+
+    draft = store.write([data[:5], data[5:-9], data[-9:]])
+
+    assert not store.has(draft.cid)
+    assert draft.keep() == compute_cid(data)
+    assert store.get(draft.cid, LIMIT) == data
+    assert _list_files(tmp_path) == [draft.cid]
+
+
+def test_a_discarded_draft_leaves_nothing(store, tmp_path):
+    store.write([b"data"]).discard()
+
+    assert _list_files(tmp_path) == []
+
+
 _PUT_UNTIL_KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -7,13 +7,21 @@ a third, which builds the tree from the top where ours builds it from the leaves
 
 import hashlib
 from base64 import b32encode
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from market.protocol.errors import InvalidBlob
-from market.storage.cid import CHUNK_BYTES, Cid, cid_of_digest, compute_cid, digest_of_cid
+from market.storage.cid import (
+    CHUNK_BYTES,
+    Cid,
+    cid_of_digest,
+    compute_cid,
+    digest_of_cid,
+    split_chunks,
+)
 
 EMPTY = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
 HELLO_WORLD = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
@@ -69,6 +77,21 @@ def test_a_large_blob_has_the_cid_of_its_balanced_tree(size, height):
     cid = compute_cid(data[:size])
 
     assert cid == _text(_oracle(data[:size], height)[0])
+
+
+@given(
+    sizes=st.lists(st.integers(0, 9) | st.integers(CHUNK_BYTES - 3, CHUNK_BYTES + 3), max_size=6)
+)
+def test_chunks_are_those_of_the_whole_however_it_is_divided(sizes):
+    data = bytes(range(251)) * (sum(sizes) // 251 + 1)
+    starts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+    parts = [data[start:end] for start, end in pairwise(starts)]
+
+    chunks = list(split_chunks(parts))
+
+    assert b"".join(chunks) == data[: sum(sizes)]
+    assert all(len(chunk) == CHUNK_BYTES for chunk in chunks[:-1])
+    assert all(0 < len(chunk) <= CHUNK_BYTES for chunk in chunks[-1:])
 
 
 def test_the_cid_of_a_two_chunk_file_is_a_constant():

@@ -8,6 +8,7 @@ import torch
 
 from market.protocol.errors import NondeterministicEnvironment
 from tests.trainer.exact import definition_ops
+from trainer.commands.conformance import report_conformance
 from trainer.exact import torch_ops
 from trainer.exact.carriers import CARRIERS, probe_carriers
 from trainer.exact.conformance import (
@@ -95,6 +96,12 @@ def test_flushing_subnormal_numbers_is_found_and_refused() -> None:
 
     with pytest.raises(NondeterministicEnvironment, match=f"{flushed.digest}.*{release}"):
         require_conformance(flushed, release)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_a_device_that_is_not_here_is_refused() -> None:
+    with pytest.raises(NondeterministicEnvironment, match="CUDA"):
+        report_conformance("cuda", as_json=True)
 
 
 def test_a_conforming_machine_is_accepted(report: ConformanceReport) -> None:

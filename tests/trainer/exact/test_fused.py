@@ -163,7 +163,7 @@ def draw_quantized(sizes: Sequence[int], length: int, bits: int) -> tuple[Tensor
     return q, torch.where(torch.rand(stored) < 0.05, 255, exponents).to(torch.int32)
 
 
-@pytest.mark.parametrize("carrier", ["int8", "float64"])
+@pytest.mark.parametrize("carrier", ["int8", "int16", "float64"])
 def test_dots_give_the_same_bits_for_any_axes_and_widths(
     carrier: str, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,9 +187,11 @@ def test_dots_give_the_same_bits_for_any_axes_and_widths(
     require_equal(got, expected)
 
 
-def test_a_dot_of_the_greatest_integers_is_exact() -> None:
+@pytest.mark.parametrize("carrier", ["int8", "int16", "float64"])
+def test_a_dot_of_the_greatest_integers_is_exact(carrier: str) -> None:
     q = torch.full((3, 2**16), 32639, dtype=torch.int16)
     q[1] *= -1
+    q[2] = -127 * 256 - 128  # the low digit of least value
     exponents = torch.tensor([0, 1, 2], dtype=torch.int32)
     operands = (
         *(q[:, None].expand(3, 3, -1), exponents[:, None].expand(3, 3)),
@@ -198,7 +200,23 @@ def test_a_dot_of_the_greatest_integers_is_exact() -> None:
     expected, got = torch.zeros(3, 3), torch.zeros(3, 3)
 
     torch_ops.run_dot(*operands, 16, 16, expected, CARRIERS["float64"])
-    fused.run_dot(*operands, 16, 16, got, CARRIERS["int8"])
+    fused.run_dot(*operands, 16, 16, got, CARRIERS[carrier])
+
+    require_equal(got, expected)
+
+
+@pytest.mark.parametrize("carrier", ["int8", "int16"])
+def test_a_dot_of_several_blocks_of_rows_columns_and_terms_is_exact(carrier: str) -> None:
+    torch.manual_seed(5)
+    a, b = draw_quantized((487,), 1031, 16), draw_quantized((45,), 1031, 14)
+    operands = (
+        *(a[0][:, None].expand(487, 45, -1), a[1][:, None].expand(487, 45)),
+        *(b[0][None].expand(487, 45, -1), b[1][None].expand(487, 45)),
+    )
+    expected, got = torch.zeros(487, 45), torch.zeros(487, 45)
+
+    torch_ops.run_dot(*operands, 16, 14, expected, CARRIERS["float64"])
+    fused.run_dot(*operands, 16, 14, got, CARRIERS[carrier], threads=2)
 
     require_equal(got, expected)
 

@@ -200,3 +200,72 @@ def test_a_contraction_that_is_too_long_is_refused():
 
     with pytest.raises(UnsupportedOperator, match="65537 terms"):
         instructions.dot(builder, a, b)
+
+
+def test_rows_that_another_cut_orders_otherwise_are_quantized_again():
+    builder, (a, b) = make_builder(a=(24, 8), b=(5, 8))
+    first = builder.reshape(permute(builder.reshape(a, (2, 12, 8)), (1, 0, 2)), (24, 8))
+    second = builder.reshape(permute(builder.reshape(a, (3, 8, 8)), (1, 0, 2)), (24, 8))
+
+    program = build(
+        builder, x=instructions.dot(builder, first, b), y=instructions.dot(builder, second, b)
+    )
+
+    found, given = run(program)
+    rows = [given["a"].reshape(n, -1, 8).transpose(1, 0, 2).reshape(24, 8) for n in (2, 3)]
+    np.testing.assert_allclose(found["x"], rows[0] @ given["b"].T)
+    np.testing.assert_allclose(found["y"], rows[1] @ given["b"].T)
+
+
+def test_a_product_over_too_many_axes_reads_copies_of_its_operands():
+    builder, (a, b) = make_builder(a=(2, 2, 2, 2, 2, 3), b=(2, 2, 2, 2, 2, 3))
+    order = (4, 3, 2, 1, 0, 5)
+    left = builder.reshape(permute(a, order), (32, 3))
+    right = builder.reshape(permute(b, order), (32, 3))
+
+    program = build(builder, out=instructions.dot(builder, left, right))
+
+    found, given = run(program)
+    rows = [given[name].transpose(order).reshape(32, 3) for name in ("a", "b")]
+    np.testing.assert_allclose(found["out"], rows[0] @ rows[1].T)
+
+
+def test_a_piece_whose_axes_do_not_fit_its_place_is_copied_first():
+    builder, (x,) = make_builder(x=(2, 2, 4, 3))
+    heads = builder.reshape(permute(x, (0, 2, 1, 3)), (2, 4, 6))
+
+    program = build(builder, out=concatenate([heads, heads], 2))
+
+    found, given = run(program)
+    expected = given["x"].transpose(0, 2, 1, 3).reshape(2, 4, 6)
+    np.testing.assert_array_equal(found["out"], np.concatenate([expected] * 2, 2))
+
+
+def test_a_copy_over_more_axes_than_an_iteration_has_is_made_slice_by_slice():
+    builder, (x,) = make_builder(x=(256,))
+    order = tuple(reversed(range(8)))
+    turned = permute(builder.reshape(x, (2,) * 8), order)
+
+    program = build(builder, out=builder.reshape(builder.copy(builder.to_lazy(turned)), (256,)))
+
+    found, given = run(program)
+    expected = given["x"].reshape((2,) * 8).transpose(order)
+    np.testing.assert_array_equal(found["out"], expected.reshape(256))
+
+
+def test_a_state_tensor_that_nothing_changes_is_its_own_next_value():
+    builder = ProgramBuilder()
+    kind = TensorType(Dtype.F32, (3, 4))
+    kept, moved = (builder.add_input(name, kind, TensorRole.BASE) for name in ("kept", "moved"))
+    following = builder.map(lambda x: x + 1.0, moved)
+
+    program = builder.build(
+        [
+            NamedOutput(OutputKind.NEXT_STATE, "kept", kept),
+            NamedOutput(OutputKind.NEXT_STATE, "moved", following),
+        ]
+    )
+
+    require_valid_program(program)
+    assert len(program.instructions) == 1
+    assert [output.tensor for output in program.outputs] == [0, 2]

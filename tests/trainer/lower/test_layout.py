@@ -86,7 +86,15 @@ def test_a_renaming_follows_factors_that_it_splits():
     source = dense((4, 6)).permute((1, 0))
     renaming = Renaming.to_order(source.factors)
 
-    axes = tuple(renaming.rename(axis) for axis in dense((24,)).axes)
+    axes = renaming.rename(dense((24,)).axes)
 
     stored = np.arange(24).reshape(4, 6).T.copy()
+    assert axes is not None
     np.testing.assert_array_equal(read(Layout(axes), stored), np.arange(24))
+
+
+def test_factors_that_cut_across_those_of_a_renaming_have_no_names_there():
+    renaming = Renaming.to_order([(8, 1), (9, 8)])
+
+    assert renaming.rename(dense((24, 3)).axes) is None
+    assert renaming.rename(dense((18, 4)).axes) is not None
