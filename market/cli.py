@@ -6,7 +6,7 @@ from typing import Final
 
 import typer
 
-from market.commands import accounts, jobs, service
+from market.commands import accounts, bench, index, jobs, offers, operators, quote, service
 from market.protocol.errors import MarketError
 
 _GROUP: Final = "touchstone.commands"  # each entry point is a `register(app)`
@@ -20,7 +20,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         help="A compute market that pays only for training it can check.",
     )
-    for module in (service, accounts, jobs):
+    for module in (service, accounts, operators, jobs, offers, quote, index, bench):
         module.register(app)
     for entry_point in sorted(entry_points(group=_GROUP), key=lambda found: found.name):
         entry_point.load()(app)

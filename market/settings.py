@@ -1,7 +1,7 @@
 """Deployment facts of a process, read from the environment (``TOUCHSTONE_...``) by entry points."""
 
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 from eth_account.signers.local import LocalAccount
 from pydantic import Field, SecretStr, ValidationError
@@ -10,6 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from market.chain.client import Chain, connect
 from market.chain.deployment import read_deployment
 from market.chain.keys import read_key, read_passphrase
+from market.chain.outbox import Finality
+from market.chain.transactions import OutboxConfig
 from market.protocol.errors import InvalidSignature, MarketError
 from market.storage.blobs import BlobStore
 
@@ -22,7 +24,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TOUCHSTONE_", frozen=True)
 
     data_dir: Path = Field(default_factory=lambda: Path.home() / ".touchstone")
-    rpc_url: str = "http://127.0.0.1:8545"
+    rpc_url: str = "http://127.0.0.1:8545"  # or several, separated by commas
+    confirmations: Annotated[int, Field(ge=1)] = 12
     api_url: str = "http://127.0.0.1:8000"
     deployment: Path | None = None
     store: Path | None = None
@@ -31,6 +34,7 @@ class Settings(BaseSettings):
     passphrase_file: Path | None = None
     anvil: Path | None = None
     max_blob_bytes: int = _DEFAULT_MAX_BLOB_BYTES
+    database: SecretStr | None = None  # the URL of the index's, which may hold a password
 
     @property
     def deployment_file(self) -> Path:
@@ -42,9 +46,22 @@ class Settings(BaseSettings):
         """The keystore file of whoever runs this process."""
         return self.key or self.data_dir / "key.json"
 
+    @property
+    def outbox(self) -> OutboxConfig:
+        """Where what was sent is written down, and when it is final."""
+        return OutboxConfig(self.data_dir / "outbox", Finality(self.confirmations))
+
+    @property
+    def database_url(self) -> str:
+        """The database of the index; by default an SQLite file."""
+        if self.database is not None:
+            return self.database.get_secret_value()
+        return f"sqlite:///{self.data_dir / 'index.sqlite'}"
+
     def connect(self) -> Chain:
         """Return the deployed market through the node at ``rpc_url``."""
-        return connect(self.rpc_url, read_deployment(self.deployment_file))
+        deployment = read_deployment(self.deployment_file)
+        return connect(self.rpc_url, deployment, outbox=self.outbox)
 
     def open_store(self) -> BlobStore:
         """Return the local blob store."""

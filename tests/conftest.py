@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 import hypothesis
@@ -17,9 +18,10 @@ from fastapi import FastAPI
 
 from market.api.client import get_tls
 from market.chain.client import Chain, connect
-from market.chain.deployment import DEVNET, deploy
+from market.chain.deployment import DEVNET, ETHER_ONLY, deploy
 from market.chain.devnet import Devnet, DevnetConfig, find_anvil, get_account
-from market.chain.events import JobCreated, ShardClaimed
+from market.chain.events import JobCreated, OperatorRegistered, ShardsClaimed
+from market.chain.logs import decode_events
 from market.chain.rpc import Rpc
 from market.chain.transactions import Call, Receipt, Sender
 from market.protocol.spec import JobSpec
@@ -50,10 +52,11 @@ def devnet(anvil: Path) -> Iterator[Devnet]:
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """Somebody with a key, who sends through ``chain``."""
+    """Somebody with a key, who sends through ``chain``; perhaps an operator."""
 
     chain: Chain
     account: LocalAccount
+    operator: int = 0  # its number; zero for none
 
     def send(self, call: Call) -> Receipt:
         """Send ``call`` and return its receipt."""
@@ -74,14 +77,22 @@ def requester(chain: Chain) -> Party:
     return Party(chain, get_account(1))
 
 
+def register(chain: Chain, account: LocalAccount) -> Party:
+    """Make ``account`` an operator that is paid at its own address."""
+    receipt = chain.send(account, chain.calls.register(account.address))
+    registered, *_ = decode_events(receipt.logs)
+    assert isinstance(registered, OperatorRegistered)
+    return Party(chain, account, registered.operator)
+
+
 @pytest.fixture
 def provider(chain: Chain) -> Party:
-    return Party(chain, get_account(2))
+    return register(chain, get_account(2))
 
 
 @pytest.fixture
 def auditor(chain: Chain) -> Party:
-    return Party(chain, get_account(3))
+    return register(chain, get_account(3))
 
 
 @pytest.fixture
@@ -89,7 +100,7 @@ def post_job(devnet: Devnet, chain: Chain, requester: Party) -> Callable[[JobSpe
     """Post and open a job; return its id."""
 
     def post(spec: JobSpec) -> int:
-        receipt = requester.send(chain.calls.create_job(spec))
+        receipt = requester.send(chain.calls.create_job(spec, requester.account.address))
         (created,) = chain.find_events(receipt.block_number, receipt.block_number, (JobCreated,))
         devnet.mine(DEVNET.draw_distance)
         header = chain.get_header_rlp(chain.get_job(created.job_id).seed_block)
@@ -99,16 +110,24 @@ def post_job(devnet: Devnet, chain: Chain, requester: Party) -> Callable[[JobSpe
     return post
 
 
-@pytest.fixture
-def claim_shard(chain: Chain, provider: Party, auditor: Party) -> Callable[[int], int]:
-    """Stake, list tickets and lease a job's first shard; return the lease."""
+class Claim(Protocol):
+    """Leases the first ``count`` slots of a job's first round."""
 
-    def claim(job_id: int) -> int:
-        stake = chain.get_job(job_id).stake_per_lease
-        provider.send(chain.calls.stake(stake))
-        auditor.send(chain.calls.buy_tickets(4, DEVNET.ticket_stake))
-        receipt = provider.send(chain.calls.claim(job_id, 0, 0))
-        (claimed,) = chain.find_events(receipt.block_number, receipt.block_number, (ShardClaimed,))
+    def __call__(self, job_id: int, count: int = 1) -> int: ...
+
+
+@pytest.fixture
+def claim_shards(chain: Chain, provider: Party, auditor: Party) -> Claim:
+    """Stake, list tickets and lease a job's first shards; return the lease."""
+
+    def claim(job_id: int, count: int = 1) -> int:
+        stake = count * chain.get_job(job_id).stake_per_shard
+        worth = ETHER_ONLY[0].ticket_stake
+        provider.send(chain.calls.stake(provider.operator, 0, stake))
+        auditor.send(chain.calls.buy_tickets(auditor.operator, 0, -(-stake // worth), worth))
+        receipt = provider.send(chain.calls.claim(job_id, provider.operator, 0, 0, count))
+        (claimed,) = decode_events(receipt.logs)
+        assert isinstance(claimed, ShardsClaimed)
         return claimed.lease_id
 
     return claim

@@ -123,6 +123,8 @@ def test_every_make_target_is_in_the_makefile(document):
 @each_document
 def test_every_setting_is_one_that_is_read(document):
     known = {f"TOUCHSTONE_{name.upper()}" for name in Settings.model_fields}
+    commands = (ROOT / "market/commands").glob("*.py")
+    known |= {name for path in commands for name in re.findall(r'envvar="(\w+)"', path.read_text())}
 
     assert set(re.findall(r"TOUCHSTONE_[A-Z_]*[A-Z]", document.read_text())) <= known
 
@@ -142,7 +144,7 @@ def test_every_test_that_the_security_page_cites_is_where_it_says():
 
 
 def test_every_attack_that_is_tested_is_on_the_security_page():
-    source = (ROOT / "contracts/test/Attacks.t.sol").read_text()
+    source = "".join(path.read_text() for path in (ROOT / "contracts/test").glob("*.t.sol"))
     attacks = set(re.findall(r"function (test\w*_attack_\w+)\(", source))
 
     assert attacks <= {name for name, _ in CITED_TEST.findall(SECURITY.read_text())}

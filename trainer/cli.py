@@ -11,7 +11,6 @@ from trainer.parallel.strategies import StrategyName
 
 provider = typer.Typer(no_args_is_help=True, help="Providers: train shards for pay.")
 program = typer.Typer(no_args_is_help=True, help="Programs: what a job trains.")
-bench = typer.Typer(no_args_is_help=True, help="Benchmarks: the project's figures, measured here.")
 experiment = typer.Typer(no_args_is_help=True, help="Experiments: what exactness costs in loss.")
 
 Threads = Annotated[
@@ -37,14 +36,30 @@ def run_provider(
         StrategyName | None,
         typer.Option(help="Share each step with the processes that torchrun starts."),
     ] = None,
+    shards: Annotated[
+        int, typer.Option(min=1, help="The most to claim at once: one stake, one audit for all.")
+    ] = 1,
+    self_check: Annotated[  # noqa: FBT002 - an option
+        bool,
+        typer.Option(help="Recompute a segment of every lease before committing to it."),
+    ] = True,
 ) -> None:
-    """Claim shards, train them, commit to them and answer their audits, until interrupted.
+    """Claim shards, train them, commit to them and publish what was drawn, until interrupted.
 
-    Survives a kill at any point: progress is on disk, and the chain is asked before every action."""
-    from trainer.commands.provider import provide
+    Acts for the operator that has authorized this key. Survives a kill at any point: progress is on disk,
+    and the chain is asked before every action."""
+    from trainer.commands.provider import ProviderOptions, provide
     from trainer.shards import run_segment
 
-    provide(threads, run_segment, parallel)
+    provide(ProviderOptions(threads, shards, self_check, parallel), run_segment)
+
+
+@provider.command("declines")
+def show_declines(as_json: Json = False) -> None:  # noqa: FBT002 - an option
+    """Print why this machine's provider left jobs alone: how many for each reason, and the latest."""
+    from trainer.commands import declines as command
+
+    command.show_declines(as_json=as_json)
 
 
 @program.command("show")
@@ -151,9 +166,25 @@ def init_job(  # noqa: PLR0913 - what a job is
     ] = "0",  # type: ignore[assignment]
     stake: Annotated[
         int | None,
-        typer.Option(parser=parse_amount, metavar="AMOUNT", help="Default: the least allowed."),
+        typer.Option(
+            parser=parse_amount, metavar="AMOUNT", help="Of a shard. Default: the least allowed."
+        ),
     ] = None,
+    floor: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of the price at the opening of a round."),
+    ] = 1.0,
+    ramp_time: Annotated[
+        int, typer.Option(min=0, help="Seconds from the opening to the full price.")
+    ] = 0,
     lease_time: Annotated[int, typer.Option(min=1, help="Seconds from claim to commit.")] = 300,
+    round_time: Annotated[
+        int,
+        typer.Option(min=0, help="Seconds until a round may close without all shards; 0: never."),
+    ] = 0,
+    quorum: Annotated[
+        int | None, typer.Option(min=1, help="Shards that it needs then. Default: all.")
+    ] = None,
     hours: Annotated[int, typer.Option(min=1, help="Until the last claim.")] = 24,
     as_json: Json = False,  # noqa: FBT002 - an option
 ) -> None:
@@ -177,7 +208,19 @@ def init_job(  # noqa: PLR0913 - what a job is
         seed=seed,
     )
     data = command.Dataset(dataset, tokenizer, field, separator, limit)
-    offer = command.Offer(samples, price, audit_fee, poison_value, stake, lease_time, hours)
+    offer = command.Offer(
+        samples=samples,
+        price=price,
+        floor=floor,
+        ramp_time=ramp_time,
+        audit_fee=audit_fee,
+        poison_value=poison_value,
+        stake=stake,
+        lease_time=lease_time,
+        round_time=round_time,
+        quorum=quorum,
+        hours=hours,
+    )
     wish = command.Wish(name, recipe, data, offer)
     command.init_job(wish, out, held_out, as_json=as_json)
 
@@ -195,7 +238,6 @@ def make_tokenizer(
     command.make_tokenizer(text, field, vocab, out, as_json=as_json)
 
 
-@bench.command("engine")
 def run_engine_bench(
     figures: Annotated[
         Path | None, typer.Option("--json", dir_okay=False, help="Write the figures here.")
@@ -291,7 +333,7 @@ def plot_experiments(
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
-    app.add_typer(bench, name="bench")
+    find_group(app, "bench").command("engine")(run_engine_bench)
     app.add_typer(experiment, name="experiment")
     app.add_typer(provider, name="provider")
     app.add_typer(program, name="program")

@@ -1,10 +1,12 @@
 """A job's files: publishing what a spec names, and fetching it back with every root checked."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from market.chain.events import JobCreated
+from market.chain.ledger import Ledger
 from market.protocol.constants import (
     CONFORMANCE_DIGEST,
     MAX_DOCUMENT_BYTES,
@@ -27,6 +29,7 @@ from market.protocol.tensors import TensorType, compute_tensor_root
 from market.storage.blobs import BlobStore
 from market.storage.cid import Cid, cid_of_digest
 from market.storage.jobs import check_spec_blobs
+from trainer.execution import Executor
 from trainer.states import (
     State,
     compute_state_roots,
@@ -146,3 +149,30 @@ def fetch_job(store: BlobStore, spec: JobSpec) -> JobFiles:
     return JobFiles(
         spec, program, outer, dataset, fetch_state(store, program, spec.initial_state.cid)
     )
+
+
+class OpenJobs:
+    """The files and executors of jobs: fetched, checked and planned when first needed, then kept."""
+
+    def __init__(
+        self, ledger: Ledger, store: BlobStore, build_executor: Callable[[JobFiles], Executor]
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._build_executor = build_executor
+        self._files: dict[int, JobFiles] = {}
+        self._executors: dict[int, Executor] = {}
+
+    def get_files(self, job_id: int) -> JobFiles:
+        """Return a job's files; raise NotFound if one cannot be had, ProtocolError if one is false."""
+        if job_id not in self._files:
+            posted = self._ledger.get(JobCreated, job_id)
+            spec = fetch_spec(self._store, posted.spec_leaves[7], posted.spec_hash)
+            self._files[job_id] = fetch_job(self._store, spec)
+        return self._files[job_id]
+
+    def get_executor(self, job_id: int) -> Executor:
+        """Return what runs a job's program."""
+        if job_id not in self._executors:
+            self._executors[job_id] = self._build_executor(self.get_files(job_id))
+        return self._executors[job_id]

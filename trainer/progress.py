@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from market.protocol.hashing import ZERO_HASH
-from market.protocol.manifest import Manifest, RecordEntry
+from market.protocol.manifest import RecordEntry, ShardRecords
 from market.protocol.program import Program
 from market.protocol.records import Outcome, StateClaim
 from market.protocol.spec import Cid, HexHash
@@ -65,8 +65,13 @@ class ShardProgress(BaseModel):
         rows = tuple(tuple(row) for row in metrics.view(torch.int32).tolist())
         return ShardProgress(records=(*self.records, record), metrics=(*self.metrics, *rows))
 
-    def put_manifest(self, store: BlobStore) -> Manifest:
-        """Put the metrics into ``store`` and return the manifest that names them."""
+    def cut(self, segments: int) -> "ShardProgress":
+        """Return the progress as it was when ``segments`` were done."""
+        steps = len(self.metrics) // self.segments * segments
+        return ShardProgress(records=self.records[: segments + 1], metrics=self.metrics[:steps])
+
+    def put_records(self, store: BlobStore) -> ShardRecords:
+        """Put the metrics into ``store`` and return what a manifest shows of the shard."""
         flat = [pattern for row in self.metrics for pattern in row]
         data = torch.tensor(flat, dtype=torch.int32).numpy().tobytes()
         entries = tuple(
@@ -78,7 +83,7 @@ class ShardProgress(BaseModel):
             )
             for record, claim in zip(self.records, self.claims, strict=True)
         )
-        return Manifest(records=entries, metrics=store.put(data))
+        return ShardRecords(records=entries, metrics=store.put(data))
 
 
 def write_atomically(path: Path, text: str) -> None:

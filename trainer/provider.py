@@ -1,359 +1,281 @@
-"""The provider: claims shards, trains them segment by segment, commits, publishes and opens.
+"""The provider: claims shards, trains them, commits, publishes what was drawn and answers for it.
 
 Each turn asks the chain first and does one thing, so it can be killed at any instruction and resumed."""
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
+from functools import cached_property, partial
+from typing import Final
 
-from eth_account.signers.local import LocalAccount
-
-from market.chain.client import Chain
-from market.chain.events import JobCreated, SegmentsDrawn, ShardClaimed
-from market.chain.exits import send_exit, send_if_due, send_seed
+from market.chain.deployment import Config
+from market.chain.events import (
+    JobCreated,
+    RecordChallenged,
+    SegmentsDrawn,
+    ShardsClaimed,
+    TraceCommitted,
+)
+from market.chain.exits import (
+    send_exit,
+    send_if_due,
+    send_resolution,
+    send_round_close,
+    send_seed,
+)
 from market.chain.ledger import Ledger
-from market.chain.structs import JobStatus, RecordOpening, StateOpening
+from market.chain.registry import is_supported_client
+from market.chain.structs import (
+    NO_ADDRESS,
+    ChallengeStatus,
+    JobStatus,
+    RecordOpening,
+    StateOpening,
+)
 from market.chain.transactions import Call
 from market.protocol.constants import MAX_STATE_BYTES
-from market.protocol.errors import InvalidSpec, NotFound, ProtocolError, TrainingError
+from market.protocol.economics import Claim, Decline, Reason
+from market.protocol.errors import NotFound, ProtocolError
 from market.protocol.hashing import compute_digest
 from market.protocol.lifecycle import CLOSED, EXITS, LeaseStatus
-from market.protocol.records import compute_record_branch, compute_trace_root
-from market.storage.blobs import BlobStore
-from market.storage.cid import Cid
-from trainer.evidence import (
-    Shard,
-    build_task,
-    compute_prestate,
-    find_shard,
-    get_trace,
-    list_attested,
-    name_lease,
-)
-from trainer.execution import Executor
-from trainer.jobs import JobFiles, fetch_job, fetch_spec, fetch_state
-from trainer.progress import (
-    Boundary,
-    ProgressKeeper,
-    ShardProgress,
-    find_progress,
-    write_boundary,
-)
-from trainer.shards import TrainSegment, hash_segment, run_segment
-from trainer.states import State, StateRoots, compute_state_roots
+from market.protocol.manifest import compute_most_shards
+from market.protocol.records import compute_lease_branch, split_position
+from market.storage.cid import Cid, cid_of_digest
+from trainer.jobs import OpenJobs
+from trainer.operators import find_operators
+from trainer.policy import Appraiser
+from trainer.training import ProviderSetup, Training
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class ProviderSetup:
-    """Who provides, on what chain, and where its blobs go: ``public`` is what others can fetch."""
-
-    chain: Chain
-    account: LocalAccount
-    public: BlobStore
-    private: BlobStore
-    home: Path
-    build_executor: Callable[[JobFiles], Executor]
-    train: TrainSegment = run_segment
-    on_step: Callable[[Shard, int, int], None] | None = None  # shard, step, steps
+# In these somebody still has to fetch what was drawn: the auditor, or a panel.
+_FETCHED: Final = frozenset(
+    {
+        LeaseStatus.DRAWN,
+        LeaseStatus.REPORTED,
+        LeaseStatus.WITHHELD,
+        LeaseStatus.CONVENED,
+        LeaseStatus.UNCONVENED,
+        LeaseStatus.VOTING,
+    }
+)
+# Exits that cost it a stake.
+_AGAINST_IT: Final = frozenset({LeaseStatus.UNDRAWN, LeaseStatus.ACCUSED})
 
 
 class Provider:
-    """One provider's loop. ``take_turn`` does the most urgent thing there is to do."""
+    """The loop of an operator's provider. ``take_turn`` does the most urgent thing there is to do.
+
+    One process for each operator: two would train the same leases."""
 
     def __init__(self, setup: ProviderSetup) -> None:
         self._setup = setup
         self._chain = setup.chain
         self._ledger = Ledger(setup.chain)
-        self._files: dict[int, JobFiles] = {}
-        self._refused: set[int] = set()
+        self._jobs = OpenJobs(self._ledger, setup.public, setup.build_executor)
+        self._appraiser = Appraiser(setup.chain, self._ledger, self._jobs, setup.home)
+        self._training = Training(setup, self._ledger, self._jobs, self._appraiser.note_segment)
+        self._operators: frozenset[int] = frozenset()
+        self._over: set[int] = set()
         self._reasons: dict[int, str] = {}  # why a lease was last not served
-        self._executors: dict[int, Executor] = {}
-        self._paths: dict[int, Path] = {}
-        self._prestate: tuple[tuple[int, int, int], State] | None = None
-        self._boundary: tuple[int, Boundary] | None = None  # the last one written, and its job
-        self._keeper = ProgressKeeper()
+
+    @cached_property
+    def _config(self) -> Config:
+        return self._chain.get_config()
 
     def take_turn(self) -> bool:
         """Do one thing for a lease or claim one; return whether there was anything to do."""
         self._ledger.refresh()
-        if any(self._try_lease(shard) for shard in self._list_leases()):
+        self._operators = find_operators(self._ledger, self._setup.account.address)
+        leases = self._list_leases()
+        if any(self._try_lease(claimed, status) for claimed, status in leases):
             return True
-        return any(self._claim(event) for event in self._ledger.iterate(JobCreated))
+        training = [claimed for claimed, status in leases if status is LeaseStatus.LEASED]
+        jobs = self._ledger.iterate(JobCreated)
+        return any(self._serve_job(event.job_id, training) for event in jobs)
 
-    def _try_lease(self, shard: Shard) -> bool:
+    def _list_leases(self) -> list[tuple[ShardsClaimed, LeaseStatus]]:
+        """Return this provider's open leases, those that are due before those still training."""
+        found = []
+        for claimed in self._ledger.iterate(ShardsClaimed):
+            if claimed.operator not in self._operators or claimed.lease_id in self._over:
+                continue
+            status = self._chain.get_status(claimed.lease_id)
+            if status in CLOSED:
+                self._training.forget(claimed)
+                self._over.add(claimed.lease_id)
+            else:
+                found.append((claimed, status))
+        self._ledger.refresh()  # so that it is not behind the statuses
+        return sorted(found, key=lambda lease: lease[1] is LeaseStatus.LEASED)
+
+    def _try_lease(self, claimed: ShardsClaimed, status: LeaseStatus) -> bool:
         """Serve a lease; one that cannot be served now must not starve the others."""
         try:
-            return self._serve_lease(shard)
+            return self._serve_lease(claimed, status)
         except (NotFound, ProtocolError) as error:
-            facts = {"lease": shard.lease_id, "reason": str(error)}
-            if self._reasons.get(shard.lease_id) != str(error):
-                logger.warning("lease not served", extra=facts)
-            self._reasons[shard.lease_id] = str(error)
+            self._complain(claimed, str(error))
             return False
 
-    def _list_leases(self) -> Iterator[Shard]:
-        """Yield this provider's open leases, those that are due before those still training."""
-        mine = [
-            find_shard(self._ledger, event.lease_id)
-            for event in self._ledger.iterate(ShardClaimed)
-            if event.provider == self._setup.account.address
-        ]
-        training = []
-        for shard in mine:
-            status = self._chain.get_status(shard.lease_id)
-            if status is LeaseStatus.LEASED:
-                training.append(shard)
-            elif status in CLOSED:
-                self._forget(shard)
-            else:
-                yield shard
-        yield from training
+    def _complain(self, claimed: ShardsClaimed, reason: str) -> None:
+        """Log, once, why a lease is not served."""
+        if self._reasons.get(claimed.lease_id) != reason:
+            facts = {"lease": claimed.lease_id, "reason": reason}
+            logger.error("lease not served", extra=facts)
+        self._reasons[claimed.lease_id] = reason
 
-    def _forget(self, shard: Shard) -> None:
-        """Drop what was kept of a lease that is over, but for states that another lease needs."""
-        path = self._get_path(shard)
-        progress = self._keeper.find_newest(path)
-        if progress is None:
-            return
-        self._keeper.wait()
-        path.unlink()
-        kept = [find_progress(other) for other in path.parent.glob("*.json")]
-        needed = {record.state for other in kept if other for record in other.records}
-        for record in progress.records:
-            if record.state not in needed:
-                self._setup.private.delete(Cid(record.state))
-
-    def _serve_lease(self, shard: Shard) -> bool:
-        status = self._chain.get_status(shard.lease_id)
-        self._ledger.refresh()  # so that it is not behind the status
+    def _serve_lease(self, claimed: ShardsClaimed, status: LeaseStatus) -> bool:
         if status is LeaseStatus.LEASED:
-            return self._train(shard)
-        if status is LeaseStatus.DRAWN:
-            return self._publish(shard)
-        if status is LeaseStatus.AUDIT_COMMITTED:
-            return self._open_records(shard)
-        if status in EXITS and status not in (LeaseStatus.FORFEITED, LeaseStatus.UNDRAWN):
-            return send_exit(self._chain, self._setup.account, shard.lease_id, status)
+            return self._training.train(claimed) or self._commit(claimed)
+        if status is LeaseStatus.COMMITTED and self._withdraw_if_lost(claimed):
+            return True
+        if status in _FETCHED and self._publish(claimed):
+            return True
+        if status in (LeaseStatus.ACCUSED, LeaseStatus.ATTESTED) and self._answer(claimed):
+            return True
+        if status in EXITS and status not in _AGAINST_IT:
+            return send_exit(self._chain, self._setup.account, claimed.lease_id, status)
         return False
 
     # -- claiming
 
-    def _claim(self, posted: JobCreated) -> bool:
-        job_id = posted.job_id
-        if job_id in self._refused:
-            return False
-        status = self._chain.get_job_status(job_id)
+    def _serve_job(self, job_id: int, training: Sequence[ShardsClaimed]) -> bool:
+        """Lead a job to where it can be claimed, then claim of it."""
+        chain, account = self._chain, self._setup.account
+        status = chain.get_job_status(job_id)
         if status is JobStatus.FUNDED:
-            return send_seed(self._chain, self._setup.account, job_id)
-        if status is not JobStatus.OPEN or self._is_training():
+            return send_seed(chain, account, job_id)
+        if status is not JobStatus.OPEN:
             return False
-        job = self._chain.get_job(job_id)
-        stake = self._chain.get_provider_stake(self._setup.account.address)
-        if job.round >= job.rounds or stake.free < job.stake_per_lease:
-            return False
-        if self._find_files(posted) is None:
-            return False
-        return self._claim_first_open(job_id, job.round, job.slots)
-
-    def _is_training(self) -> bool:
-        return any(
-            self._chain.get_status(shard.lease_id) is LeaseStatus.LEASED
-            for shard in self._list_leases()
-        )
-
-    def _claim_first_open(self, job_id: int, round_index: int, slots: int) -> bool:
-        for slot in range(slots):
-            if not self._is_open(job_id, round_index, slot):
-                continue
-            if not self._can_begin(job_id, round_index, slot):
-                return False
-            call = self._chain.calls.claim(job_id, round_index, slot)
-            claimed = send_if_due(
-                self._chain,
-                self._setup.account,
-                call,
-                partial(self._is_open, job_id, round_index, slot),
-            )
-            if claimed:
-                logger.info("shard claimed", extra={"job": job_id, "slot": slot})
+        if send_round_close(chain, account, job_id):
             return True
-        return False
+        return self._may_claim() and self._claim(job_id, training)
 
-    def _is_open(self, job_id: int, round_index: int, slot: int) -> bool:
-        return self._chain.find_lease(job_id, round_index, slot) is None
+    def _may_claim(self) -> bool:
+        """Check that the market takes new work, and takes it from clients of this age."""
+        chain = self._chain
+        return chain.find_pause() is None and is_supported_client(
+            chain.rpc, chain.deployment.registry
+        )
 
-    def _can_begin(self, job_id: int, round_index: int, slot: int) -> bool:
-        """Check, before the stake is at risk, that all that the shard begins from can be fetched."""
+    def _claim(self, job_id: int, training: Sequence[ShardsClaimed]) -> bool:
+        segments = self._chain.get_job(job_id).segments
+        most = min(self._setup.most_shards, compute_most_shards(segments))
+        found = self._appraiser.appraise(job_id, self._operators, most, training)
+        round_, slots = found.round, found.slots
+        if not isinstance(found.decision, Claim) or not self._can_begin(job_id, round_, slots):
+            return False
+        call = self._chain.calls.claim(job_id, found.operator, round_, slots.start, len(slots))
+        is_due = partial(self._are_open, job_id, round_, slots)
+        if send_if_due(self._chain, self._setup.account, call, is_due):
+            where = {"job": job_id, "round": round_, "first": slots.start, "shards": len(slots)}
+            logger.info("shards claimed", extra=where)
+        return True
+
+    def _are_open(self, job_id: int, round_: int, slots: range) -> bool:
+        taken = self._chain.get_round(job_id, round_).taken
+        return not any(taken >> slot & 1 for slot in slots)
+
+    def _can_begin(self, job_id: int, round_: int, slots: range) -> bool:
+        """Check, before the stake is at risk, that all that the shards begin from can be fetched."""
         try:
-            self._compute_prestate(self._get_files(job_id), job_id, round_index, slot)
+            self._training.prepare(job_id, round_, slots)
         except (NotFound, ProtocolError) as error:
-            logger.info(
-                "shard not begun", extra={"job": job_id, "slot": slot, "reason": str(error)}
-            )
+            decline = Decline(Reason.DATA_NOT_FETCHED, detail=str(error))
+            self._appraiser.decline(job_id, decline)
             return False
         return True
 
-    def _compute_prestate(self, files: JobFiles, job_id: int, round_index: int, slot: int) -> State:
-        """Return the state that a shard begins from; that of the last shard asked for is kept."""
-        key = (job_id, round_index, slot)
-        if self._prestate is None or self._prestate[0] != key:
-            rounds = list_attested(self._chain, job_id, round_index)
-            state = compute_prestate(files, self._ledger, self._setup.public, rounds, slot)
-            self._prestate = (key, state)
-        return self._prestate[1]
+    # -- before the draw
 
-    def _find_files(self, posted: JobCreated) -> JobFiles | None:
-        """Return a job's files, fetched before its first claim; None for a job that is refused."""
-        if posted.job_id not in self._files:
-            try:
-                spec = fetch_spec(self._setup.public, posted.spec_leaves[7], posted.spec_hash)
-                self._files[posted.job_id] = fetch_job(self._setup.public, spec)
-            except NotFound:
-                return None  # what the job names may still arrive
-            except (ProtocolError, TrainingError) as error:
-                self._refused.add(posted.job_id)
-                logger.warning("job refused", extra={"job": posted.job_id, "reason": str(error)})
-                return None
-        return self._files[posted.job_id]
-
-    # -- training
-
-    def _get_files(self, job_id: int) -> JobFiles:
-        files = self._find_files(self._ledger.get(JobCreated, job_id))
-        if files is None:
-            raise InvalidSpec(f"job {job_id} was claimed, and its files are no longer to be had")
-        return files
-
-    def _get_path(self, shard: Shard) -> Path:
-        if shard.lease_id not in self._paths:
-            name = name_lease(self._chain, self._ledger, shard)
-            self._paths[shard.lease_id] = self._setup.home / "leases" / f"{name}.json"
-        return self._paths[shard.lease_id]
-
-    def _get_executor(self, job_id: int) -> Executor:
-        if job_id not in self._executors:
-            self._executors[job_id] = self._setup.build_executor(self._get_files(job_id))
-        return self._executors[job_id]
-
-    def _train(self, shard: Shard) -> bool:
-        """Train one more segment, or commit when all are done."""
-        files = self._get_files(shard.job_id)
-        path = self._get_path(shard)
-        progress = self._keeper.find_newest(path)
-        if progress is None:
-            self._begin(files, shard)
-        elif progress.segments < files.spec.segments:
-            self._train_segment(files, shard, progress)
-        else:
-            self._keeper.wait()
-            self._boundary = None
-            self._commit(shard, progress)
+    def _commit(self, claimed: ShardsClaimed) -> bool:
+        fault = self._training.find_fault(claimed) if self._setup.self_check else None
+        if fault is not None:
+            shard, segment = fault
+            facts = {"lease": claimed.lease_id, "shard": shard.index, "segment": segment}
+            logger.error("segment not reproduced, trained again", extra=facts)
+            return True
+        manifest = self._training.build_manifest(claimed)
+        self._setup.public.put(manifest.document)
+        digest = compute_digest(manifest.document)
+        call = self._chain.calls.commit(claimed.lease_id, manifest.root, digest)
+        if self._send_for(claimed, call, LeaseStatus.LEASED):
+            logger.info("traces committed", extra={"lease": claimed.lease_id})
         return True
 
-    def _begin(self, files: JobFiles, shard: Shard) -> None:
-        prestate = self._compute_prestate(files, shard.job_id, shard.round_index, shard.slot)
-        roots = compute_state_roots(files.program, prestate)
-        boundary = write_boundary(self._setup.private, files.program, prestate, roots)
-        self._keep(shard, ShardProgress(records=(boundary.record,)), boundary)
-        self._prestate = None
+    def _withdraw_if_lost(self, claimed: ShardsClaimed) -> bool:
+        """Take a commitment back, in time, of which this machine has lost states: for a fee, not a stake."""
+        lease = self._chain.get_lease(claimed.lease_id)
+        limit = lease.clock - (self._config.draw_distance + 1) // 2
+        if lease.redraws > 0 or self._chain.get_height() >= limit:
+            return False
+        if self._training.has_states(claimed):
+            return False
+        logger.error("states lost, commitment withdrawn", extra={"lease": claimed.lease_id})
+        call = self._chain.calls.withdraw_commitment(claimed.lease_id)
+        return self._send_for(claimed, call, LeaseStatus.COMMITTED)
 
-    def _train_segment(self, files: JobFiles, shard: Shard, progress: ShardProgress) -> None:
-        spec, setup, program = files.spec, self._setup, files.program
-        prestate, before = self._load_state(files, shard, progress.records[-1].state)
-        end = setup.train(
-            self._get_executor(shard.job_id),
-            build_task(self._chain, files, shard),
-            prestate,
-            progress.segments,
-            lambda step: setup.on_step(shard, step, spec.steps) if setup.on_step else None,
-        )
-        roots, outcome = hash_segment(program, end, before)
-        boundary = write_boundary(setup.private, program, end.state, roots, outcome)
-        self._keep(shard, progress.extend(boundary.record, end.metrics), boundary)
-
-    def _keep(self, shard: Shard, progress: ShardProgress, boundary: Boundary) -> None:
-        self._keeper.begin_save(self._get_path(shard), progress, boundary.draft)
-        self._boundary = shard.job_id, boundary
-
-    def _load_state(
-        self, files: JobFiles, shard: Shard, cid: str
-    ) -> tuple[State, StateRoots | None]:
-        """Return the state whose bytes are ``cid``, and its roots where they are known here."""
-        if self._boundary is not None:
-            job_id, last = self._boundary
-            if (job_id, last.record.state) == (shard.job_id, cid):
-                return last.state, last.roots
-        return fetch_state(self._setup.private, files.program, cid), None
-
-    def _commit(self, shard: Shard, progress: ShardProgress) -> None:
-        manifest = progress.put_manifest(self._setup.public)
-        self._setup.public.put(manifest.document)
-        claims = progress.claims
-        first, last = (
-            StateOpening(
-                claims[i].base_root,
-                claims[i].slot_root,
-                claims[i].outcome,
-                tuple(compute_record_branch(claims, i)),
-            )
-            for i in (0, len(claims) - 1)
-        )
-        call = self._chain.calls.commit(
-            shard.lease_id,
-            compute_trace_root(claims),
-            first,
-            last,
-            compute_digest(manifest.document),
-        )
-        if self._send_for(shard, call, LeaseStatus.LEASED):
-            logger.info("trace committed", extra={"lease": shard.lease_id})
-
-    def _send_for(self, shard: Shard, call: Call, status: LeaseStatus) -> bool:
+    def _send_for(self, claimed: ShardsClaimed, call: Call, status: LeaseStatus) -> bool:
         return send_if_due(
             self._chain,
             self._setup.account,
             call,
-            lambda: self._chain.get_status(shard.lease_id) is status,
+            lambda: self._chain.get_status(claimed.lease_id) is status,
         )
 
     # -- after the draw
 
-    def _get_progress(self, shard: Shard) -> ShardProgress:
-        self._keeper.wait()
-        progress = find_progress(self._get_path(shard))
-        if progress is None:
-            raise InvalidSpec(f"nothing is kept of lease {shard.lease_id}: it cannot be opened")
-        return progress
-
-    def _publish(self, shard: Shard) -> bool:
-        """Publish what the auditor reads: the drawn prestates and the last state."""
-        progress = self._get_progress(shard)
-        drawn = self._chain.get_drawn_segments(shard.lease_id)
-        cids = [Cid(progress.records[i].state) for i in (*drawn, progress.segments)]
-        missing = [cid for cid in cids if not self._setup.public.has(cid)]
+    def _publish(self, claimed: ShardsClaimed) -> bool:
+        """Publish what the audit reads: the manifest, the drawn prestates and every shard's last state."""
+        public, kept = self._setup.public, self._training.load(claimed)
+        drawn = self._ledger.get(SegmentsDrawn, claimed.lease_id).segments
+        places = [divmod(segment, kept[0].segments) for segment in drawn]
+        records = [kept[shard].records[index] for shard, index in places]
+        records += [shard.records[-1] for shard in kept]
+        missing = [cid for record in records if not public.has(cid := Cid(record.state))]
         for cid in missing:
-            self._setup.public.put_file(self._setup.private.get_path(cid, MAX_STATE_BYTES))
-        return bool(missing)
+            public.put_file(self._setup.private.get_path(cid, MAX_STATE_BYTES))
+        committed = self._ledger.get(TraceCommitted, claimed.lease_id)
+        is_shown = public.has(cid_of_digest(committed.manifest))
+        if not is_shown:
+            public.put(self._training.build_manifest(claimed).document)
+        return bool(missing) or not is_shown
 
-    def _open_records(self, shard: Shard) -> bool:
-        progress = self._get_progress(shard)
-        claims = progress.claims
-        openings = []
-        for segment in self._ledger.get(SegmentsDrawn, shard.lease_id).segments:
-            record = progress.records[segment + 1]
-            openings.append(
-                RecordOpening(
-                    claims[segment + 1].state_root,
-                    record.gradient_root,
-                    record.metrics_root,
-                    tuple(compute_record_branch(claims, segment + 1)),
-                )
-            )
-        call = self._chain.calls.open(
-            shard.lease_id, get_trace(self._ledger, shard.lease_id), openings
+    def _answer(self, claimed: ShardsClaimed) -> bool:
+        """Open an accused record, where there is a judge; close a challenge on which it did not rule."""
+        for event in self._ledger.iterate(RecordChallenged):
+            if event.lease_id != claimed.lease_id:
+                continue
+            status = self._chain.get_challenge_status(event.challenge_id)
+            if status is ChallengeStatus.OPEN:
+                return self._answer_one(claimed, event)
+            if status is ChallengeStatus.UNRULED:
+                return send_resolution(self._chain, self._setup.account, event.challenge_id)
+        return False
+
+    def _answer_one(self, claimed: ShardsClaimed, event: RecordChallenged) -> bool:
+        segments = self._chain.get_job(claimed.job_id).segments
+        shard, index = split_position(event.position, segments)
+        if self._config.judge == NO_ADDRESS:
+            self._complain(claimed, f"accused of record {index} of shard {shard}: nobody can rule")
+            return False
+        kept = self._training.load(claimed)
+        traces = [progress.claims for progress in kept]
+        earlier, record = traces[shard][max(index - 1, 0)], kept[shard].records[index]
+        before = StateOpening(
+            earlier.state_root,
+            earlier.outcome,
+            tuple(compute_lease_branch(traces, shard, max(index - 1, 0))),
         )
-        return self._send_for(shard, call, LeaseStatus.AUDIT_COMMITTED)
+        opened = RecordOpening(
+            traces[shard][index].state_root,
+            record.gradient_root,
+            record.metrics_root,
+            tuple(compute_lease_branch(traces, shard, index)),
+        )
+        challenge_id = event.challenge_id
+        return send_if_due(
+            self._chain,
+            self._setup.account,
+            self._chain.calls.answer(challenge_id, before, opened),
+            lambda: self._chain.get_challenge_status(challenge_id) is ChallengeStatus.OPEN,
+        )

@@ -1,73 +1,58 @@
-"""The auditor: recomputes what was drawn for its tickets, commits before it can see, reveals after.
+"""The auditor: recomputes what was drawn for its tickets, then attests it or accuses; sits on panels.
 
 It also sends whatever anyone may send, so that no lease waits for a party that is silent."""
 
 import json
 import logging
-import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from eth_account.signers.local import LocalAccount
-from eth_utils.hexadecimal import decode_hex
-from pydantic import BaseModel, ConfigDict
 
 from market.chain.client import Chain
-from market.chain.events import JobCreated, RecordsOpened, SegmentsDrawn, ShardClaimed
-from market.chain.exits import send_exit, send_if_due, send_seed
+from market.chain.deployment import Config
+from market.chain.events import (
+    ChallengeClosed,
+    JobCreated,
+    PanelDrawn,
+    RecordChallenged,
+    SegmentsDrawn,
+    ShardsClaimed,
+)
+from market.chain.exits import (
+    send_exit,
+    send_if_due,
+    send_resolution,
+    send_round_close,
+    send_seed,
+)
 from market.chain.ledger import Ledger
-from market.chain.structs import JobStatus
+from market.chain.structs import ChallengeStatus, JobStatus
+from market.chain.transactions import Call
 from market.protocol.errors import AuditIncomplete, NotFound, ProtocolError
-from market.protocol.hashing import Hash32
 from market.protocol.lifecycle import CLOSED, EXITS, LeaseStatus
-from market.protocol.records import Outcome, Reproduction, hash_audit
-from market.protocol.spec import HexHash
 from market.storage.blobs import BlobStore
-from trainer.evidence import Shard, find_shard, get_trace, name_lease
+from trainer.evidence import Origins, Shard, name_lease
 from trainer.execution import Executor
-from trainer.jobs import JobFiles, fetch_job, fetch_spec
+from trainer.jobs import JobFiles, OpenJobs
+from trainer.operators import find_operators
 from trainer.progress import write_atomically
-from verifier.audit import Audit, audit_shard
+from verifier.audit import Audit, Recomputation
 
 logger = logging.getLogger(__name__)
 
 # What leads a lease on is its provider's to send; an auditor does it where the provider does not.
 _GRACE_TURNS: Final = 10
-_OWN_EXITS: Final = (LeaseStatus.FORFEITED, LeaseStatus.PROVIDER_SILENT)  # they free its stake
-
-
-class ReproductionEntry(BaseModel):
-    """A reproduction as kept on disk."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    segment: int
-    state_root: HexHash
-    gradient_root: HexHash
-    metrics_root: HexHash
-
-    @property
-    def reproduction(self) -> Reproduction:
-        """The value that is revealed."""
-        outcome = Outcome(self.gradient_root, self.metrics_root)
-        return Reproduction(self.segment, self.state_root, outcome)
-
-
-class SecretAudit(BaseModel):
-    """An audit that is committed to and not shown: on disk before the chain hears of it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    salt: HexHash
-    base_root: HexHash
-    entries: tuple[ReproductionEntry, ...]
-
-    @property
-    def reproductions(self) -> list[Reproduction]:
-        """What is revealed of each drawn segment."""
-        return [entry.reproduction for entry in self.entries]
+# These free its stake, or what it earned: it waits for nobody.
+_OWN_EXITS: Final = frozenset(
+    {LeaseStatus.WITHHELD, LeaseStatus.CONVENED, LeaseStatus.UNCONVENED, LeaseStatus.VOTED}
+)
+_AUDITED: Final = (LeaseStatus.DRAWN, LeaseStatus.REPORTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,177 +67,280 @@ class AuditorSetup:
     on_step: Callable[[Shard, int], None] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A lease that is not over, and its last draw."""
+
+    claimed: ShardsClaimed
+    status: LeaseStatus
+    drawn: SegmentsDrawn | None
+    is_mine: bool  # to audit
+
+    @property
+    def lease_id(self) -> int:
+        return self.claimed.lease_id
+
+
 class Auditor:
-    """One auditor's loop. ``take_turn`` does the most urgent thing there is to do."""
+    """The loop of an operator's auditor. ``take_turn`` does the most urgent thing there is to do."""
 
     def __init__(self, setup: AuditorSetup) -> None:
         self._setup = setup
         self._chain = setup.chain
         self._ledger = Ledger(setup.chain)
-        self._files: dict[int, JobFiles] = {}
-        self._executors: dict[int, Executor] = {}
-        self._done: set[int] = set()
+        self._jobs = OpenJobs(self._ledger, setup.store, setup.build_executor)
+        origins = Origins(self._ledger, setup.store)
+        self._recomputation = Recomputation(
+            setup.chain, self._ledger, setup.store, self._jobs, origins
+        )
+        self._operators: frozenset[int] = frozenset()
+        self._over: set[int] = set()
         self._opened: set[int] = set()
-        self._waiting: dict[int, tuple[LeaseStatus, int]] = {}
+        self._waiting: dict[tuple[type[IntEnum], int], tuple[IntEnum, int]] = {}
+        self._segment_s: dict[int, float] = {}  # what a segment of a job took here
         self._reasons: dict[int, str] = {}  # why a lease was last not served
 
+    @cached_property
+    def _config(self) -> Config:
+        return self._chain.get_config()
+
     def take_turn(self) -> bool:
-        """Do one thing for some lease; return whether there was anything to do."""
+        """Do one thing for some job or lease; return whether there was anything to do."""
         self._ledger.refresh()
-        if any(self._open_job(event.job_id) for event in self._ledger.iterate(JobCreated)):
+        self._operators = find_operators(self._ledger, self._setup.account.address)
+        if any(self._serve_job(event) for event in self._ledger.iterate(JobCreated)):
             return True
-        return any(self._try_lease(shard, status) for shard, status in self._list_leases())
+        cases = self._list_cases()
+        challenges = self._ledger.iterate(RecordChallenged)
+        if any(self._resolve(event) for event in challenges) or self._decline_hopeless(cases):
+            return True
+        return any(self._try_case(case) for case in cases)
 
-    def _open_job(self, job_id: int) -> bool:
-        """Draw the seed of a job that waits for it; a job whose draw nobody sends is lost."""
-        if job_id in self._opened:
+    def _serve_job(self, posted: JobCreated) -> bool:
+        """Draw a job's seed, which is lost if nobody does, and close its rounds by time."""
+        job_id = posted.job_id
+        if job_id not in self._opened:
+            if self._chain.get_job_status(job_id) is JobStatus.FUNDED:
+                return send_seed(self._chain, self._setup.account, job_id)
+            self._opened.add(job_id)
+        if posted.terms.round_time == 0:
             return False
-        if self._chain.get_job_status(job_id) is JobStatus.FUNDED:
-            return send_seed(self._chain, self._setup.account, job_id)
-        self._opened.add(job_id)
-        return False
+        return send_round_close(self._chain, self._setup.account, job_id)
 
-    def _list_leases(self) -> list[tuple[Shard, LeaseStatus]]:
-        """Return the leases that are not over; a reveal that is due comes before any audit."""
+    def _list_cases(self) -> list[_Case]:
+        """Return the leases that are not over; its own audits come last, those due first before others."""
         found = []
-        for event in self._ledger.iterate(ShardClaimed):
-            if event.lease_id in self._done:
+        for claimed in self._ledger.iterate(ShardsClaimed):
+            if claimed.lease_id in self._over:
                 continue
-            status = self._chain.get_status(event.lease_id)
+            status = self._chain.get_status(claimed.lease_id)
             if status in CLOSED:
-                self._done.add(event.lease_id)
+                self._over.add(claimed.lease_id)
             else:
-                found.append((find_shard(self._ledger, event.lease_id), status))
+                found.append((claimed, status))
         self._ledger.refresh()  # so that it is not behind the statuses
-        return sorted(found, key=lambda lease: lease[1] is not LeaseStatus.OPENED)
+        cases = [self._build_case(claimed, status) for claimed, status in found]
+        return sorted(cases, key=_compute_urgency)
 
-    def _try_lease(self, shard: Shard, status: LeaseStatus) -> bool:
+    def _build_case(self, claimed: ShardsClaimed, status: LeaseStatus) -> _Case:
+        drawn = self._ledger.find(SegmentsDrawn, claimed.lease_id)
+        is_mine = drawn is not None and drawn.auditor in self._operators
+        return _Case(claimed, status, drawn, is_mine)
+
+    def _try_case(self, case: _Case) -> bool:
         """Serve a lease; one that cannot be served now must not starve the others."""
         try:
-            return self._serve_lease(shard, status)
+            return self._serve_case(case)
         except (AuditIncomplete, NotFound, ProtocolError) as error:
-            facts = {"lease": shard.lease_id, "reason": str(error)}
-            if self._reasons.get(shard.lease_id) != str(error):
-                logger.warning("lease not served", extra=facts)
-            self._reasons[shard.lease_id] = str(error)
+            self._complain(case, str(error))
             return False
 
-    def _serve_lease(self, shard: Shard, status: LeaseStatus) -> bool:
-        drawn = self._ledger.find(SegmentsDrawn, shard.lease_id)
-        is_mine = drawn is not None and drawn.auditor == self._setup.account.address
-        if status in EXITS:
-            has_waited = self._count_turn(shard, status) > _GRACE_TURNS
-            if has_waited or (is_mine and status in _OWN_EXITS):
-                return send_exit(self._chain, self._setup.account, shard.lease_id, status)
+    def _complain(self, case: _Case, reason: str) -> None:
+        """Log, once, why a lease is not served."""
+        if self._reasons.get(case.lease_id) != reason:
+            facts = {"lease": case.lease_id, "reason": reason}
+            logger.warning("lease not served", extra=facts)
+        self._reasons[case.lease_id] = reason
+
+    def _serve_case(self, case: _Case) -> bool:
+        if case.status in _AUDITED:
+            return case.is_mine and self._audit(case)
+        if case.status is LeaseStatus.VOTING:
+            return self._vote(case)
+        if case.status not in EXITS or case.status is LeaseStatus.ACCUSED:
             return False
-        if not is_mine:
-            return False
-        if status is LeaseStatus.DRAWN:
-            return self._audit(shard)
-        if status is LeaseStatus.OPENED:
-            return self._reveal(shard)
+        is_own = case.is_mine and case.status in _OWN_EXITS
+        if is_own or self._has_waited(case.lease_id, case.status):
+            return send_exit(self._chain, self._setup.account, case.lease_id, case.status)
         return False
 
-    def _count_turn(self, shard: Shard, status: LeaseStatus) -> int:
-        """Return for how many turns a lease has been seen in ``status``."""
-        seen, turns = self._waiting.get(shard.lease_id, (status, 0))
+    def _has_waited(self, subject: int, status: IntEnum) -> bool:
+        """Check whether a lease or challenge has been seen in ``status`` for some turns."""
+        key = type(status), subject
+        seen, turns = self._waiting.get(key, (status, 0))
         turns = turns + 1 if seen is status else 1
-        self._waiting[shard.lease_id] = status, turns
-        return turns
+        self._waiting[key] = status, turns
+        return turns > _GRACE_TURNS
 
-    def _get_files(self, job_id: int) -> JobFiles:
-        if job_id not in self._files:
-            posted = self._ledger.get(JobCreated, job_id)
-            spec = fetch_spec(self._setup.store, posted.spec_leaves[7], posted.spec_hash)
-            self._files[job_id] = fetch_job(self._setup.store, spec)
-        return self._files[job_id]
+    def _resolve(self, event: RecordChallenged) -> bool:
+        """Close a challenge that ran out of time; its challenger does so at once."""
+        if self._ledger.find(ChallengeClosed, event.challenge_id) is not None:
+            return False
+        status = self._chain.get_challenge_status(event.challenge_id)
+        if status not in (ChallengeStatus.UNANSWERED, ChallengeStatus.UNRULED):
+            return False
+        is_own = event.challenger == self._setup.account.address
+        if not is_own and not self._has_waited(event.challenge_id, status):
+            return False
+        return send_resolution(self._chain, self._setup.account, event.challenge_id)
 
-    def _get_executor(self, job_id: int) -> Executor:
-        if job_id not in self._executors:
-            self._executors[job_id] = self._setup.build_executor(self._get_files(job_id))
-        return self._executors[job_id]
+    # -- audits
 
-    def _get_path(self, shard: Shard) -> Path:
-        draw_block = self._chain.get_lease(shard.lease_id).draw_block
-        name = name_lease(self._chain, self._ledger, shard)
-        return self._setup.home / "audits" / f"{name}-{draw_block}.json"
+    def _audit(self, case: _Case) -> bool:
+        """Recompute, keep the result, then tell it; a restart finds the kept one."""
+        assert case.drawn is not None
+        path = self._get_path(case)
+        audit = _find_audit(path, case.drawn.segments)
+        if audit is None:
+            try:
+                audit = self._recompute(case, case.drawn)
+            except AuditIncomplete as error:
+                self._complain(case, str(error))
+                return self._report(case, case.drawn)
+            except (NotFound, ProtocolError) as error:
+                # Of the job or of earlier rounds, for which this provider does not answer.
+                self._complain(case, str(error))
+                return self._decline(case, case.drawn, self._config.decline_time // 2)
+            write_atomically(path, json.dumps(audit.model_dump(mode="json")))
+        return self._tell(case, audit)
 
-    def _audit(self, shard: Shard) -> bool:
-        """Recompute, keep the result, then commit to it; a restart finds the kept one."""
-        path = self._get_path(shard)
-        if not path.exists():
-            self._keep(path, self._recompute(shard))
-        secret = SecretAudit.model_validate_json(path.read_bytes())
-        commitment = self._hash(shard, secret)
-        return send_if_due(
+    def _recompute(self, case: _Case, drawn: SegmentsDrawn) -> Audit:
+        setup, recomputation = self._setup, self._recomputation
+        manifest = recomputation.require_published(case.claimed, drawn.segments)
+        begun = time.monotonic()
+        audit = recomputation.audit(case.claimed, drawn.segments, manifest, setup.on_step)
+        if audit.records:
+            taken = time.monotonic() - begun
+            self._segment_s[case.claimed.job_id] = taken / len(audit.records)
+        return audit
+
+    def _tell(self, case: _Case, audit: Audit) -> bool:
+        calls, found = self._chain.calls, audit.difference
+        if found is None:
+            call = calls.attest(case.lease_id, [record.opening for record in audit.records])
+        else:
+            call = calls.accuse(case.lease_id, found.shard, found.index)
+        sent = send_if_due(
             self._chain,
             self._setup.account,
-            self._chain.calls.commit_audit(shard.lease_id, commitment),
-            lambda: self._chain.get_status(shard.lease_id) is LeaseStatus.DRAWN,
+            call,
+            lambda: self._chain.get_status(case.lease_id) in _AUDITED,
         )
+        if sent and found is None:
+            logger.info("shards attested", extra={"lease": case.lease_id})
+        elif sent and found is not None:
+            facts = {"lease": case.lease_id, **found.model_dump(mode="json")}
+            logger.warning("record accused", extra=facts)
+        return sent
 
-    def _recompute(self, shard: Shard) -> Audit:
-        setup = self._setup
-        return audit_shard(
-            self._get_files(shard.job_id),
-            self._get_executor(shard.job_id),
-            self._chain,
-            self._ledger,
-            setup.store,
-            shard,
-            lambda step: setup.on_step(shard, step) if setup.on_step else None,
-        )
+    def _get_path(self, case: _Case) -> Path:
+        name = name_lease(self._chain, self._ledger, case.claimed)
+        return self._setup.home / "audits" / f"{name}.json"
 
-    def _keep(self, path: Path, audit: Audit) -> None:
-        entries = tuple(
-            ReproductionEntry(
-                segment=r.segment,
-                state_root=r.state_root,
-                gradient_root=r.outcome.gradient_root,
-                metrics_root=r.outcome.metrics_root,
-            )
-            for r in audit.reproductions
-        )
-        salt = Hash32(secrets.token_bytes(32))
-        secret = SecretAudit(salt=salt, base_root=audit.base_root, entries=entries)
-        write_atomically(path, json.dumps(secret.model_dump(mode="json")))
+    def _report(self, case: _Case, drawn: SegmentsDrawn) -> bool:
+        """Report what cannot be fetched, once the provider has had half of the time to publish it."""
+        if case.status is not LeaseStatus.DRAWN:
+            return False
+        if self._chain.get_time() < drawn.deadline - self._config.audit_time // 2:
+            return False
+        call = self._chain.calls.report(case.lease_id)
+        sent = self._send_drawn(case, call, lambda: True)
+        if sent:
+            logger.warning("withholding reported", extra={"lease": case.lease_id})
+        return sent
 
-    def _hash(self, shard: Shard, secret: SecretAudit) -> Hash32:
-        return hash_audit(
-            self._chain.deployment.chain_id,
-            decode_hex(self._chain.deployment.market),
-            shard.lease_id,
-            decode_hex(self._setup.account.address),
-            secret.salt,
-            secret.base_root,
-            secret.reproductions,
-        )
+    def _decline(self, case: _Case, drawn: SegmentsDrawn, after_s: int) -> bool:
+        """Give an audit up, from ``after_s`` seconds after the draw until it would cost something."""
+        begun = drawn.deadline - self._config.audit_time
+        limit = begun + self._config.decline_time
+        if case.status is not LeaseStatus.DRAWN:
+            return False
+        if not begun + after_s <= self._chain.get_time() <= limit:
+            return False
+        call = self._chain.calls.decline(case.lease_id)
+        sent = self._send_drawn(case, call, lambda: self._chain.get_time() <= limit)
+        if sent:
+            logger.info("audit declined", extra={"lease": case.lease_id})
+        return sent
 
-    def _reveal(self, shard: Shard) -> bool:
-        path = self._get_path(shard)
-        if not path.exists():
-            raise AuditIncomplete(f"the audit of lease {shard.lease_id} is not at {path}")
-        secret = SecretAudit.model_validate_json(path.read_bytes())
-        opened = self._ledger.get(RecordsOpened, shard.lease_id)
-        claimed = [
-            Reproduction(
-                entry.segment,
-                outcome.state_root,
-                Outcome(outcome.gradient_root, outcome.metrics_root),
-            ).compute_record()
-            for entry, outcome in zip(secret.entries, opened.outcomes, strict=True)
-        ]
-        call = self._chain.calls.reveal(
-            shard.lease_id,
-            get_trace(self._ledger, shard.lease_id),
-            claimed,
-            secret.base_root,
-            secret.reproductions,
-            secret.salt,
-        )
+    def _send_drawn(self, case: _Case, call: Call, holds: Callable[[], bool]) -> bool:
         return send_if_due(
             self._chain,
             self._setup.account,
             call,
-            lambda: self._chain.get_status(shard.lease_id) is LeaseStatus.OPENED,
+            lambda: self._chain.get_status(case.lease_id) is LeaseStatus.DRAWN and holds(),
         )
+
+    def _decline_hopeless(self, cases: list[_Case]) -> bool:
+        """Decline an audit that would end after its deadline, at the pace of the last one of its job."""
+        mine = [case for case in cases if case.is_mine and case.status is LeaseStatus.DRAWN]
+        free_at = float(self._chain.get_time()) if mine else 0.0
+        for case in mine:
+            assert case.drawn is not None
+            taken = self._segment_s.get(case.claimed.job_id, 0.0) * len(case.drawn.segments)
+            is_hopeless = taken > 0 and free_at + taken > case.drawn.deadline
+            if is_hopeless and self._decline(case, case.drawn, 0):
+                return True
+            free_at += taken
+        return False
+
+    # -- panels
+
+    def _vote(self, case: _Case) -> bool:
+        """Say on a panel whether all that the audit reads can be fetched; no is said late."""
+        panel = self._chain.get_panel(case.lease_id)
+        left = {
+            member
+            for k, member in enumerate(panel.members)
+            if member in self._operators and not panel.voted >> k & 1
+        }
+        if not left or case.drawn is None:
+            return False
+        operator = min(left)
+        is_available = self._is_available(case, case.drawn)
+        deadline = self._ledger.get(PanelDrawn, case.lease_id).deadline
+        is_early = self._chain.get_time() < deadline - self._config.vote_time // 2
+        if not is_available and is_early:
+            return False  # it may still be on its way
+        call = self._chain.calls.vote(case.lease_id, operator, available=is_available)
+        sent = send_if_due(
+            self._chain,
+            self._setup.account,
+            call,
+            lambda: self._chain.get_status(case.lease_id) is LeaseStatus.VOTING,
+        )
+        if sent:
+            facts = {"lease": case.lease_id, "operator": operator, "available": is_available}
+            logger.info("vote cast", extra=facts)
+        return sent
+
+    def _is_available(self, case: _Case, drawn: SegmentsDrawn) -> bool:
+        try:
+            self._recomputation.require_published(case.claimed, drawn.segments)
+        except AuditIncomplete as error:
+            self._complain(case, str(error))
+            return False
+        return True
+
+
+def _compute_urgency(case: _Case) -> tuple[bool, int]:
+    is_audit = case.is_mine and case.status in _AUDITED
+    return is_audit, case.drawn.deadline if is_audit and case.drawn is not None else 0
+
+
+def _find_audit(path: Path, segments: tuple[int, ...]) -> Audit | None:
+    """Return the audit kept at ``path`` if it is of these segments."""
+    if not path.exists():
+        return None
+    kept = Audit.model_validate_json(path.read_bytes())
+    return kept if kept.segments == segments else None

@@ -15,24 +15,28 @@ from torch import Tensor
 
 from market.chain.client import Chain
 from market.chain.events import (
-    AuditMismatched,
+    ChallengeClosed,
     JobCreated,
     JobSeeded,
     LeaseSettled,
     LeaseSlashed,
+    RecordChallenged,
+    RoundClosed,
     SegmentsDrawn,
-    ShardAttested,
-    ShardClaimed,
+    ShardsAttested,
+    ShardsClaimed,
     TraceCommitted,
 )
 from market.chain.ledger import Ledger
+from market.chain.structs import ChallengeStatus, list_slots
+from market.protocol.constants import BPS
 from market.protocol.errors import InvalidBlob, MarketError
 from market.protocol.hashing import Hash32
-from market.protocol.lifecycle import LeaseStatus
 from market.protocol.program import TensorRole
+from market.protocol.records import split_position
 from market.protocol.spec import HexHash, JobSpec, Wei
 from market.storage.blobs import BlobStore
-from trainer.evidence import compute_base, fetch_manifest, list_attested
+from trainer.evidence import compute_base, fetch_manifest, list_sets
 from trainer.jobs import JobFiles, fetch_job, fetch_spec
 from trainer.prepare import read_recipe
 from trainer.results import list_aliases
@@ -43,41 +47,51 @@ class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class ShardReceipt(_Document):
-    """One attested shard: who trained it, who audited which segments, what was paid."""
+class LeaseReceipt(_Document):
+    """An attested lease: who trained which shards, who audited which segments, what was paid.
 
-    round: int
-    slot: int
+    Provider and auditor are operators' numbers. Segment i of its j-th shard of n is number j n + i."""
+
     lease_id: int
-    provider: str
-    auditor: str
+    round: int
+    slots: tuple[int, ...]
+    provider: int
+    auditor: int
     audited: tuple[int, ...]
-    trace_root: HexHash
+    root: HexHash
     manifest: HexHash
-    contribution: HexHash
+    contributions: tuple[HexHash, ...]  # the base roots with which its shards end
     attested_tx: str
     paid: Wei
+    fee: Wei
     settled_tx: str | None
 
 
 class SlashReceipt(_Document):
-    """One slashed lease: why, what it lost, and both values of the record that gave it away."""
+    """A slashed lease: why, what it lost, and the record that was accused, where one was."""
 
     lease_id: int
-    provider: str
+    provider: int
     reason: str
     amount: Wei
-    to_auditor: Wei
+    rewarded: Wei
+    shard: int | None
     record_index: int | None
     claimed: HexHash | None
-    audited: HexHash | None
     tx: str
+
+
+class RoundReceipt(_Document):
+    """A closed round: the slots of its set, and those that are missing contribute nothing."""
+
+    round: int
+    slots: tuple[int, ...]
 
 
 class Receipt(_Document):
     """A finished job, as the chain and the store show it."""
 
-    version: Annotated[int, Field(ge=1, le=1)] = 1
+    version: Annotated[int, Field(ge=2, le=2)] = 2
     chain_id: int
     market: str
     job_id: int
@@ -85,7 +99,8 @@ class Receipt(_Document):
     spec_hash: HexHash
     document: HexHash
     seed: Annotated[str, Field(pattern=r"^\d{1,20}$")]
-    shards: tuple[ShardReceipt, ...]
+    rounds: tuple[RoundReceipt, ...]
+    leases: tuple[LeaseReceipt, ...]
     slashes: tuple[SlashReceipt, ...]
     model_root: HexHash
 
@@ -105,72 +120,110 @@ def read_receipt(path: Path) -> Receipt:
         raise InvalidBlob(f"{path} is no receipt: {place}: {fault['msg']}") from error
 
 
-def _build_shard(ledger: Ledger, lease_id: int) -> ShardReceipt:
-    claimed, committed = ledger.get(ShardClaimed, lease_id), ledger.get(TraceCommitted, lease_id)
-    attested = ledger.get(ShardAttested, lease_id)
-    settled = ledger.find(LeaseSettled, lease_id)
-    return ShardReceipt(
-        round=claimed.round,
-        slot=claimed.slot,
-        lease_id=lease_id,
-        provider=claimed.provider,
-        auditor=attested.auditor,
-        audited=ledger.get(SegmentsDrawn, lease_id).segments,
-        trace_root=committed.trace_root,
-        manifest=committed.manifest,
-        contribution=attested.contribution,
-        attested_tx=attested.tx_hash,
-        paid=settled.amount if settled else 0,
-        settled_tx=settled.tx_hash if settled else None,
-    )
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Where a receipt is made from and checked against."""
+
+    chain: Chain
+    ledger: Ledger
+    store: BlobStore
+    files: JobFiles
+    job_id: int
+
+    def list_rounds(self) -> tuple[RoundReceipt, ...]:
+        """Return the job's closed rounds."""
+        return tuple(
+            RoundReceipt(round=event.round, slots=tuple(list_slots(event.attested)))
+            for event in self.ledger.iterate(RoundClosed)
+            if event.job_id == self.job_id
+        )
+
+    def list_leases(self) -> tuple[LeaseReceipt, ...]:
+        """Return the leases that are in the rounds' sets, by round and slot."""
+        sets = list_sets(self.ledger, self.job_id, self.chain.get_job(self.job_id).round)
+        numbers = {
+            shard.lease_id: None for closed in sets for _, shard in sorted(closed.items())
+        }  # a set that keeps their order
+        return tuple(self._build_lease(lease_id) for lease_id in numbers)
+
+    def _build_lease(self, lease_id: int) -> LeaseReceipt:
+        ledger = self.ledger
+        claimed = ledger.get(ShardsClaimed, lease_id)
+        committed = ledger.get(TraceCommitted, lease_id)
+        attested = ledger.get(ShardsAttested, lease_id)
+        settled = ledger.find(LeaseSettled, lease_id)
+        manifest = fetch_manifest(ledger, self.store, lease_id, self.files.spec.segments)
+        return LeaseReceipt(
+            lease_id=lease_id,
+            round=claimed.round,
+            slots=tuple(range(claimed.first, claimed.first + claimed.count)),
+            provider=claimed.operator,
+            auditor=attested.auditor,
+            audited=ledger.get(SegmentsDrawn, lease_id).segments,
+            root=committed.root,
+            manifest=committed.manifest,
+            contributions=tuple(shard.records[-1].base_root for shard in manifest.shards),
+            attested_tx=attested.tx_hash,
+            paid=settled.pay if settled else 0,
+            fee=settled.fee if settled else 0,
+            settled_tx=settled.tx_hash if settled else None,
+        )
+
+    def list_slashes(self) -> tuple[SlashReceipt, ...]:
+        """Return every slash of a lease of the job, oldest first."""
+        return tuple(
+            self._build_slash(event)
+            for event in self.ledger.iterate(LeaseSlashed)
+            if self.ledger.get(ShardsClaimed, event.lease_id).job_id == self.job_id
+        )
+
+    def _build_slash(self, event: LeaseSlashed) -> SlashReceipt:
+        shard, index, record = None, None, None
+        accusation = find_upheld(self.ledger, event.lease_id)
+        if accusation is not None:
+            shard, index = split_position(accusation.position, self.files.spec.segments)
+            record = self._find_claim(event.lease_id, shard, index)
+        return SlashReceipt(
+            lease_id=event.lease_id,
+            provider=self.ledger.get(ShardsClaimed, event.lease_id).operator,
+            reason=event.reason.name.lower(),
+            amount=event.amount,
+            rewarded=event.rewarded,
+            shard=shard,
+            record_index=index,
+            claimed=record,
+            tx=event.tx_hash,
+        )
+
+    def _find_claim(self, lease_id: int, shard: int, index: int) -> Hash32 | None:
+        """Return a record as its manifest has it; None where nobody has the manifest any more."""
+        try:
+            manifest = fetch_manifest(self.ledger, self.store, lease_id, self.files.spec.segments)
+        except MarketError:
+            return None
+        return manifest.traces[shard][index].compute_record(index)
+
+    def compute_model_root(self) -> Hash32:
+        """Return the root of the weights that follow from all closed rounds."""
+        sets = list_sets(self.ledger, self.job_id, self.chain.get_job(self.job_id).round)
+        base = compute_base(self.files, self.ledger, self.store, sets)
+        return compute_named_tensor_root(self.files.program.find_inputs(TensorRole.BASE), base)
 
 
-def _build_slash(ledger: Ledger, event: LeaseSlashed) -> SlashReceipt:
-    mismatch = ledger.find(AuditMismatched, event.lease_id)
-    if event.reason is not LeaseStatus.FORFEITED:
-        mismatch = None
-    return SlashReceipt(
-        lease_id=event.lease_id,
-        provider=event.provider,
-        reason=event.reason.name.lower(),
-        amount=event.amount,
-        to_auditor=event.to_auditor,
-        record_index=mismatch.record_index if mismatch else None,
-        claimed=mismatch.claimed_record if mismatch else None,
-        audited=mismatch.audited_record if mismatch else None,
-        tx=event.tx_hash,
-    )
+def find_upheld(ledger: Ledger, lease_id: int) -> RecordChallenged | None:
+    """Return the accusation for which a lease was slashed; None where it was slashed for something else."""
+    for event in ledger.iterate(RecordChallenged):
+        closed = ledger.find(ChallengeClosed, event.challenge_id)
+        is_upheld = closed is not None and closed.outcome is ChallengeStatus.UPHELD
+        if event.lease_id == lease_id and is_upheld:
+            return event
+    return None
 
 
-def _list_slashes(ledger: Ledger, job_id: int) -> tuple[SlashReceipt, ...]:
-    """Return every slash of a lease of the job, oldest first."""
-    return tuple(
-        _build_slash(ledger, event)
-        for event in ledger.iterate(LeaseSlashed)
-        if ledger.get(ShardClaimed, event.lease_id).job_id == job_id
-    )
-
-
-def compute_model_root(
-    files: JobFiles, chain: Chain, ledger: Ledger, store: BlobStore, job_id: int
-) -> Hash32:
-    """Return the root of the weights that follow from all rounds' attested shards."""
-    base = compute_base(
-        files, ledger, store, list_attested(chain, job_id, chain.get_job(job_id).rounds)
-    )
-    return compute_named_tensor_root(files.program.find_inputs(TensorRole.BASE), base)
-
-
-def build_receipt(
-    chain: Chain, ledger: Ledger, store: BlobStore, files: JobFiles, job_id: int
-) -> Receipt:
+def build_receipt(books: Books) -> Receipt:
     """Return the receipt of a job as it stands."""
+    chain, ledger, job_id = books.chain, books.ledger, books.job_id
     posted = ledger.get(JobCreated, job_id)
-    leases = [
-        lease
-        for leases in list_attested(chain, job_id, chain.get_job(job_id).rounds)
-        for lease in leases
-    ]
     return Receipt(
         chain_id=chain.deployment.chain_id,
         market=chain.deployment.market,
@@ -179,9 +232,10 @@ def build_receipt(
         spec_hash=posted.spec_hash,
         document=posted.spec_leaves[7],
         seed=str(ledger.get(JobSeeded, job_id).seed),
-        shards=tuple(_build_shard(ledger, lease) for lease in leases),
-        slashes=_list_slashes(ledger, job_id),
-        model_root=compute_model_root(files, chain, ledger, store, job_id),
+        rounds=books.list_rounds(),
+        leases=books.list_leases(),
+        slashes=books.list_slashes(),
+        model_root=books.compute_model_root(),
     )
 
 
@@ -209,49 +263,41 @@ def _check_job(receipt: Receipt, chain: Chain, store: BlobStore) -> str | None:
     return None if receipt.spec_hash == recorded else f"the spec hash on chain is {recorded.hex()}"
 
 
-def _check_shards(receipt: Receipt, chain: Chain, ledger: Ledger) -> str | None:
-    leases = [
-        lease
-        for leases in list_attested(chain, receipt.job_id, chain.get_job(receipt.job_id).rounds)
-        for lease in leases
-    ]
-    job = chain.get_job(receipt.job_id)
-    if len(leases) != job.rounds * job.slots:
-        return f"{len(leases)} of {job.rounds * job.slots} shards are attested"
-    expected = tuple(_build_shard(ledger, lease) for lease in leases)
-    for ours, theirs in zip(expected, receipt.shards, strict=False):
-        if ours.model_copy(update={"paid": 0, "settled_tx": None}) != theirs.model_copy(
-            update={"paid": 0, "settled_tx": None}
-        ):
-            return f"lease {ours.lease_id} is otherwise on chain"
-    return None if len(expected) == len(receipt.shards) else "shards are missing from the receipt"
+def _check_rounds(receipt: Receipt, books: Books) -> str | None:
+    rounds = books.chain.get_job(receipt.job_id).rounds
+    expected = books.list_rounds()
+    if len(expected) != rounds:
+        return f"{len(expected)} of {rounds} rounds are closed"
+    return None if expected == receipt.rounds else "the rounds' sets are otherwise on chain"
 
 
-def _check_payments(receipt: Receipt, chain: Chain, ledger: Ledger) -> str | None:
-    price = chain.get_job(receipt.job_id).price_per_shard
-    for shard in receipt.shards:
-        settled = ledger.find(LeaseSettled, shard.lease_id)
-        on_chain = (settled.amount, settled.tx_hash) if settled else (0, None)
-        if (shard.paid, shard.settled_tx) != on_chain:
-            return f"lease {shard.lease_id} was paid {on_chain[0]} wei, not {shard.paid}"
-        if settled and settled.amount != price:
-            return f"lease {shard.lease_id} was paid {settled.amount} wei for a price of {price}"
+def _check_leases(receipt: Receipt, books: Books) -> str | None:
+    unpaid = {"paid": 0, "fee": 0, "settled_tx": None}  # which `_check_payments` reads
+    expected = [lease.model_copy(update=unpaid) for lease in books.list_leases()]
+    claimed = [lease.model_copy(update=unpaid) for lease in receipt.leases]
+    for ours, theirs in zip(expected, claimed, strict=False):
+        if ours != theirs:
+            return f"lease {ours.lease_id} is otherwise on chain, or in its manifest"
+    return None if len(expected) == len(claimed) else f"there are {len(expected)} leases"
+
+
+def _check_payments(receipt: Receipt, books: Books) -> str | None:
+    job = books.chain.get_job(receipt.job_id)
+    for lease in receipt.leases:
+        settled = books.ledger.find(LeaseSettled, lease.lease_id)
+        on_chain = (settled.pay, settled.fee, settled.tx_hash) if settled else (0, 0, None)
+        if (lease.paid, lease.fee, lease.settled_tx) != on_chain:
+            return f"lease {lease.lease_id} was paid {on_chain[0]} wei, not {lease.paid}"
+        share = books.ledger.get(ShardsClaimed, lease.lease_id).price_bps
+        price = len(lease.slots) * (job.price_per_shard * share // BPS)
+        if settled and settled.pay != price:
+            return f"lease {lease.lease_id} was paid {settled.pay} wei for a price of {price}"
     return None
 
 
-def _check_slashes(receipt: Receipt, ledger: Ledger) -> str | None:
-    expected = _list_slashes(ledger, receipt.job_id)
+def _check_slashes(receipt: Receipt, books: Books) -> str | None:
+    expected = books.list_slashes()
     return None if expected == receipt.slashes else f"the chain knows {len(expected)} slashes"
-
-
-def _check_traces(
-    receipt: Receipt, ledger: Ledger, store: BlobStore, files: JobFiles
-) -> str | None:
-    for shard in receipt.shards:
-        manifest = fetch_manifest(ledger, store, shard.lease_id, files.spec.segments)
-        if manifest.records[-1].base_root != shard.contribution:
-            return f"lease {shard.lease_id} contributes another state than its trace ends with"
-    return None
 
 
 def _holds_only_aliases(spec: JobSpec, tensors: Mapping[str, Tensor], strange: set[str]) -> bool:
@@ -288,13 +334,14 @@ def check_receipt(
         return
     ledger.refresh()
     files = fetch_job(store, fetch_spec(store, receipt.document, receipt.spec_hash))
+    books = Books(chain, ledger, store, files, receipt.job_id)
     checks: dict[str, Callable[[], str | None]] = {
-        "every shard is attested": lambda: _check_shards(receipt, chain, ledger),
-        "manifests lead to the trace roots": lambda: _check_traces(receipt, ledger, store, files),
-        "payments": lambda: _check_payments(receipt, chain, ledger),
-        "slashes": lambda: _check_slashes(receipt, ledger),
+        "every round is closed": lambda: _check_rounds(receipt, books),
+        "leases, and manifests that lead to their roots": lambda: _check_leases(receipt, books),
+        "payments": lambda: _check_payments(receipt, books),
+        "slashes": lambda: _check_slashes(receipt, books),
         "the outer steps lead to the model": lambda: _compare_roots(
-            receipt, compute_model_root(files, chain, ledger, store, receipt.job_id)
+            receipt, books.compute_model_root()
         ),
     }
     if model is not None:

@@ -6,13 +6,12 @@ from functools import partial
 
 from market.chain.client import Chain
 from market.chain.ledger import Ledger
-from market.protocol.errors import InvalidTransition
 from market.protocol.hashing import Hash32
-from market.protocol.manifest import Manifest
+from market.protocol.manifest import ShardRecords
 from market.protocol.program import TensorRole
 from market.protocol.records import StateClaim
 from market.storage.blobs import BlobStore
-from trainer.evidence import Shard, build_task, fetch_manifest, find_shard
+from trainer.evidence import Shard, build_task, fetch_shard, list_sets
 from trainer.execution import Executor
 from trainer.jobs import JobFiles
 from trainer.rounds import compute_next_base
@@ -47,12 +46,12 @@ def _compare(index: int, claimed: StateClaim, replayed: StateClaim) -> Divergenc
 def replay_shard(
     executor: Executor,
     task: ShardTask,
-    manifest: Manifest,
+    shown: ShardRecords,
     prestate: State,
     on_step: Callable[[int], None] = ignore_progress,
 ) -> tuple[State, Divergence | None]:
-    """Return the poststate of a shard trained again, and where it first departs from ``manifest``."""
-    claims = manifest.claims
+    """Return the poststate of a shard trained again, and where it first departs from what is ``shown``."""
+    claims = shown.claims
     state = prestate
     begun = claim_state(compute_state_roots(task.program, prestate), None)
     divergence = _compare(0, claims[0], begun)
@@ -77,33 +76,22 @@ class Replay:
     ledger: Ledger
     store: BlobStore
 
-    def _find_round(self, round_index: int) -> list[Shard]:
-        slots = range(self.files.spec.slots)
-        leases = [self.chain.find_contribution(self.job_id, round_index, slot) for slot in slots]
-        missing = [slot for slot, lease in zip(slots, leases, strict=True) if lease is None]
-        if missing:
-            raise InvalidTransition(f"round {round_index} is not attested in slots {missing}")
-        return [find_shard(self.ledger, lease) for lease in leases if lease is not None]
-
     def run(
         self, on_step: Callable[[Shard, int], None] | None = None
     ) -> Iterator[tuple[ShardReplay, State]]:
-        """Yield every shard replayed, with its poststate, round by round and slot by slot."""
-        files = self.files
-        base_names = files.program.find_inputs(TensorRole.BASE)
-        base = {name: files.initial[name] for name in base_names}
-        states = [files.initial] * files.spec.slots
-        for round_index in range(files.spec.rounds):
-            for slot, shard in enumerate(self._find_round(round_index)):
-                manifest = fetch_manifest(
-                    self.ledger, self.store, shard.lease_id, files.spec.segments
-                )
+        """Yield every shard of the rounds' sets replayed, with its poststate, round by round."""
+        files, slots = self.files, range(self.files.spec.slots)
+        base = {name: files.initial[name] for name in files.program.find_inputs(TensorRole.BASE)}
+        states = dict.fromkeys(slots, files.initial)
+        for closed in list_sets(self.ledger, self.job_id, files.spec.rounds):
+            for slot, shard in sorted(closed.items()):
                 states[slot], divergence = replay_shard(
                     self.executor,
                     build_task(self.chain, files, shard),
-                    manifest,
+                    fetch_shard(files, self.ledger, self.store, shard),
                     {**states[slot], **base},
                     partial(on_step, shard) if on_step else ignore_progress,
                 )
                 yield ShardReplay(shard, files.spec.segments + 1, divergence), states[slot]
-            base = compute_next_base(files.outer, base, states)
+            given = [states[slot] if slot in closed else None for slot in slots]
+            base = compute_next_base(files.outer, base, given)

@@ -2,32 +2,46 @@
 pragma solidity 0.8.37;
 
 import {IAudits, RecordOpening} from "../src/interfaces/IAudits.sol";
-import {ILedger} from "../src/interfaces/ILedger.sol";
-import {Outcome, Trace} from "../src/libraries/Commitments.sol";
-import {Draw, Purpose} from "../src/libraries/Draw.sol";
-import {Lease, LeaseStatus} from "../src/libraries/Leases.sol";
-import {Made} from "./Traces.sol";
-import {MarketTest} from "./MarketTest.sol";
+import {IClosing} from "../src/interfaces/IMarket.sol";
+import {Commitments} from "../src/libraries/Commitments.sol";
+import {Draw} from "../src/libraries/Draw.sol";
+import {LeaseStatus} from "../src/libraries/Leases.sol";
+import {LeaseStates} from "./LeaseStates.sol";
+import {Work} from "./Traces.sol";
 
-contract AuditsTest is MarketTest {
-    function test_a_draw_picks_segments_and_an_auditor_and_locks_its_stake() public {
-        uint256 leaseId = _leaseIn(LeaseStatus.Drawn);
+/// @notice Draws, and undoes the draw when it does not like the auditor.
+contract ChoosyDrawer {
+    error Unwelcome(uint256 auditor);
 
-        Lease memory lease = market.getLease(leaseId);
-        bytes32 segmentSeed = Draw.entropy(Purpose.Segments, leaseId, MIX_HASH);
-        bytes32 ticketSeed = Draw.entropy(Purpose.Ticket, leaseId, MIX_HASH);
-        (address owner,) = market.getTicket(Draw.number(ticketSeed, 0) % 8);
-        assertEq(lease.segments, Draw.segments(segmentSeed, segments, samples));
-        assertEq(lease.auditor, owner);
-        assertEq(_auditorLocked(owner), STAKE);
-        assertEq(lease.deadline, block.timestamp + 100);
-        assertEq(market.drawnSegments(leaseId).length, samples);
+    function draw(IAudits market, uint256 leaseId, bytes calldata header, uint256 auditor, uint256 welcome)
+        external
+    {
+        market.draw(leaseId, header);
+        if (auditor != welcome) revert Unwelcome(auditor);
+    }
+}
+
+contract AuditsTest is LeaseStates {
+    function test_a_draw_picks_segments_of_all_shards_of_the_lease() public {
+        (slots, quorum, samples) = (4, 4, 8);
+        uint256 leaseId = _claim(PROVIDER, _openJob(), 0, 0, 4);
+        _commit(leaseId);
+
+        _draw(leaseId);
+
+        uint256[] memory expected = _expectedSegments(leaseId, MIX_HASH);
+        assertEq(keccak256(abi.encode(market.drawnSegments(leaseId))), keccak256(abi.encode(expected)));
+        assertEq(market.getLease(leaseId).clock, block.timestamp + 100);
+    }
+
+    function test_nothing_is_drawn_before_the_draw() public {
+        assertEq(market.drawnSegments(_leaseIn(LeaseStatus.Committed)).length, 0);
     }
 
     function test_a_draw_waits_for_its_block() public {
         uint256 leaseId = _leaseIn(LeaseStatus.Committed);
-        uint256 drawBlock = market.getLease(leaseId).drawBlock;
-        bytes memory header = _header(drawBlock, MIX_HASH);
+        uint256 drawBlock = market.getLease(leaseId).clock;
+        bytes memory header = _mine(drawBlock, MIX_HASH);
         vm.roll(drawBlock);
 
         vm.expectRevert(
@@ -38,239 +52,227 @@ contract AuditsTest is MarketTest {
 
     function test_a_lease_is_drawn_once() public {
         uint256 leaseId = _leaseIn(LeaseStatus.Drawn);
-        bytes memory header = _header(market.getLease(leaseId).drawBlock, MIX_HASH);
 
         _expectStatus(leaseId, LeaseStatus.Drawn, LeaseStatus.Committed);
-        market.draw(leaseId, header);
+        market.draw(leaseId, "");
     }
 
-    function test_only_the_drawn_auditor_commits_and_reveals() public {
-        uint256 leaseId = _leaseIn(LeaseStatus.Drawn);
-        address auditor = _auditorOf(leaseId);
+    function test_attack_a_draw_that_is_reverted_comes_out_the_same_for_anyone() public {
+        uint256 leaseId = _leaseIn(LeaseStatus.Committed);
+        uint256 drawBlock = market.getLease(leaseId).clock;
+        bytes memory header = _mine(drawBlock, MIX_HASH);
+        uint256 auditor = _expectedAuditor(leaseId, MIX_HASH);
+        ChoosyDrawer drawer = new ChoosyDrawer();
+        vm.expectRevert(abi.encodeWithSelector(ChoosyDrawer.Unwelcome.selector, auditor));
+        drawer.draw(market, leaseId, header, auditor, PROVIDER);
 
-        vm.expectRevert(abi.encodeWithSelector(ILedger.LeaseNotAuditor.selector, leaseId, auditor, STRANGER));
+        vm.roll(drawBlock + 256);
+        vm.setBlockhash(drawBlock, keccak256(header));
         vm.prank(STRANGER);
-        market.commitAudit(leaseId, "audit");
+        market.draw(leaseId, header);
 
-        _commitAudit(leaseId, made[leaseId]);
-        _open(leaseId);
-        vm.expectRevert(abi.encodeWithSelector(ILedger.LeaseNotAuditor.selector, leaseId, auditor, STRANGER));
-        this.revealAs(STRANGER, leaseId);
+        assertEq(_auditorOf(leaseId), auditor);
     }
 
-    function test_the_provider_opens_the_drawn_records_as_committed() public {
-        uint256 leaseId = _leaseIn(LeaseStatus.AuditCommitted);
-        uint16[] memory drawn = market.drawnSegments(leaseId);
-        Outcome[] memory outcomes = made[leaseId].outcomes(drawn);
+    function test_attack_an_unwelcome_draw_that_is_waited_out_costs_the_stake() public {
+        uint256 leaseId = _leaseIn(LeaseStatus.Undrawn);
+        _expectStatus(leaseId, LeaseStatus.Undrawn, LeaseStatus.Committed);
+        market.draw(leaseId, "");
 
-        vm.expectEmit();
-        emit IAudits.RecordsOpened(leaseId, outcomes, block.timestamp + 300);
-        _open(leaseId);
+        vm.expectEmit(address(market));
+        emit IAudits.LeaseSlashed(leaseId, LeaseStatus.Undrawn, STAKE, 0);
+        vm.prank(STRANGER);
+        market.slash(leaseId);
 
-        assertStatus(leaseId, LeaseStatus.Opened);
+        assertAccount(PROVIDER, DEPOSIT - STAKE, 0, 0);
+        assertEq(market.burnable(asset), STAKE);
     }
 
-    function test_only_the_provider_opens() public {
-        uint256 leaseId = _leaseIn(LeaseStatus.AuditCommitted);
-        RecordOpening[] memory openings = made[leaseId].openings(market.drawnSegments(leaseId));
-        Trace memory trace = made[leaseId].trace();
-
-        vm.expectRevert(abi.encodeWithSelector(ILedger.LeaseNotProvider.selector, leaseId, PROVIDER, RIVAL));
-        vm.prank(RIVAL);
-        market.open(leaseId, trace, openings);
-    }
-
-    function test_records_of_another_trace_are_refused() public {
-        uint256 leaseId = _leaseIn(LeaseStatus.AuditCommitted);
-        Made memory other = _truth(leaseId);
-        RecordOpening[] memory openings = other.openings(market.drawnSegments(leaseId));
-        (Trace memory trace, Trace memory otherTrace) = (made[leaseId].trace(), other.trace());
-        uint256 recordIndex = uint256(market.drawnSegments(leaseId)[0]) + 1;
+    function test_only_a_draw_that_lapsed_is_slashed() public {
+        uint256 leaseId = _leaseIn(LeaseStatus.Committed);
+        vm.roll(uint256(market.getLease(leaseId).clock) + 256);
 
         vm.expectRevert(
-            abi.encodeWithSelector(
-                IAudits.AuditWrongTrace.selector,
-                leaseId,
-                keccak256(abi.encode(otherTrace)),
-                keccak256(abi.encode(trace))
-            )
+            abi.encodeWithSelector(IClosing.LeaseNotSlashable.selector, leaseId, LeaseStatus.Committed)
         );
-        vm.prank(PROVIDER);
-        market.open(leaseId, otherTrace, openings);
-
-        vm.expectRevert(abi.encodeWithSelector(IAudits.AuditInvalidOpening.selector, leaseId, recordIndex));
-        vm.prank(PROVIDER);
-        market.open(leaseId, trace, openings);
+        market.slash(leaseId);
     }
 
-    function test_records_that_were_not_drawn_are_refused() public {
-        uint256 leaseId = _leaseIn(LeaseStatus.AuditCommitted);
-        uint16[] memory drawn = market.drawnSegments(leaseId);
-        uint256 recordIndex = uint256(drawn[0]) + 1;
-        drawn[0] = drawn[1];
-        RecordOpening[] memory openings = made[leaseId].openings(drawn);
-        Trace memory trace = made[leaseId].trace();
+    function test_an_auditor_attests_by_opening_the_drawn_records_in_the_order_of_the_draw() public {
+        uint256 leaseId = _leaseIn(LeaseStatus.Drawn);
+        uint256 auditor = _auditorOf(leaseId);
 
-        vm.expectRevert(abi.encodeWithSelector(IAudits.AuditInvalidOpening.selector, leaseId, recordIndex));
-        vm.prank(PROVIDER);
-        market.open(leaseId, trace, openings);
+        vm.expectEmit(address(market));
+        emit IAudits.ShardsAttested(leaseId, auditor, block.timestamp + 2_000);
+        _attest(leaseId);
+
+        (, uint256 attested,) = market.getRound(1, 0);
+        assertStatus(leaseId, LeaseStatus.Attested);
+        assertEq(attested, 1);
+        assertAccount(auditor, DEPOSIT, STAKE, 0);
     }
 
-    function test_every_drawn_record_is_opened_and_revealed() public {
-        uint256 leaseId = _leaseIn(LeaseStatus.AuditCommitted);
-        Trace memory trace = made[leaseId].trace();
+    function test_records_in_another_order_are_refused() public {
+        uint256 leaseId = _leaseIn(LeaseStatus.Drawn);
+        uint256[] memory drawn = market.drawnSegments(leaseId);
+        uint256 position = drawn[0] + 1;
+        (drawn[0], drawn[1]) = (drawn[1], drawn[0]);
 
-        vm.expectRevert(abi.encodeWithSelector(IAudits.AuditWrongCount.selector, leaseId, 0, samples));
-        vm.prank(PROVIDER);
-        market.open(leaseId, trace, new RecordOpening[](0));
-
-        _open(leaseId);
-        address auditor = _auditorOf(leaseId);
-        vm.expectRevert(abi.encodeWithSelector(IAudits.AuditWrongCount.selector, leaseId, 0, samples));
-        vm.prank(auditor);
-        market.reveal(leaseId, trace, new bytes32[](2), 0, new Outcome[](0), SALT);
+        _expectAttestRefused(leaseId, works[leaseId].openings(drawn), position);
     }
 
-    function test_an_equal_audit_attests_the_shard_and_earns_its_fee() public {
-        uint256 leaseId = _leaseIn(LeaseStatus.Opened);
-        address auditor = _auditorOf(leaseId);
-        bytes32 contribution = made[leaseId].bases[segments];
+    function testFuzz_any_lease_is_attested_by_its_own_records(uint256 shards, uint64 length, uint16 drawn)
+        public
+    {
+        (slots, quorum) = (4, 4);
+        shards = clamp(shards, 1, 4);
+        segments = uint64(clamp(length, 2, 9));
+        samples = uint16(clamp(drawn, 1, segments));
+        price = 0.1 ether;
+        uint256 leaseId = _claim(PROVIDER, _openJob(), 0, 0, shards);
 
-        vm.expectEmit();
-        emit IAudits.ShardAttested(leaseId, auditor, contribution);
-        _reveal(leaseId, made[leaseId]);
+        _finishAudit(leaseId);
 
         assertStatus(leaseId, LeaseStatus.Attested);
-        assertEq(market.creditOf(auditor), FEE);
-        assertEq(_auditorLocked(auditor), STAKE);
-        assertEq(market.attestedCount(1, 0), 1);
-        assertEq(market.getJob(1).escrow, 4.3 ether);
-        assertEq(market.contribution(1, 0, 0), leaseId);
     }
 
-    function test_a_different_audit_of_any_drawn_segment_is_a_mismatch_at_its_record() public {
-        for (uint256 j = 0; j < samples; ++j) {
-            uint256 leaseId = _leaseIn(LeaseStatus.Drawn);
-            uint256 segment = market.drawnSegments(leaseId)[j];
-            Made memory audited = made[leaseId];
-            bytes32 claimed = audited.record(segment + 1);
-            audited.metrics[segment] = "other metrics";
-            _commitAudit(leaseId, audited);
-            _open(leaseId);
-            address auditor = _auditorOf(leaseId);
+    function test_attack_an_auditor_that_did_not_recompute_cannot_attest() public {
+        uint256 leaseId = _leaseIn(LeaseStatus.Drawn);
+        RecordOpening[] memory openings = works[leaseId].openings(market.drawnSegments(leaseId));
+        uint256 position = market.drawnSegments(leaseId)[1] + 1;
+        openings[1].gradientRoot = "a guess"; // everything else is published
 
-            vm.expectEmit();
-            emit IAudits.AuditMismatched(leaseId, auditor, segment + 1, claimed, audited.record(segment + 1));
-            _reveal(leaseId, audited);
+        _expectAttestRefused(leaseId, openings, position);
+    }
 
-            assertStatus(leaseId, LeaseStatus.Mismatched);
-            assertEq(market.attestedCount(market.getLease(leaseId).jobId, 0), 0);
+    function test_each_part_of_an_opening_is_checked() public {
+        uint256 leaseId = _leaseIn(LeaseStatus.Drawn);
+        uint256[] memory drawn = market.drawnSegments(leaseId);
+        for (uint256 part = 0; part < 4; ++part) {
+            RecordOpening[] memory openings = works[leaseId].openings(drawn);
+            if (part == 0) openings[0].stateRoot = "other";
+            if (part == 1) openings[0].metricsRoot = "other";
+            if (part == 2) openings[0].branch[1] = "other";
+            if (part == 3) openings[0].branch = new bytes32[](0);
+            _expectAttestRefused(leaseId, openings, drawn[0] + 1);
         }
     }
 
-    function test_a_different_base_is_a_mismatch_at_record_0() public {
+    function test_attack_an_honest_audit_of_a_false_trace_is_no_attestation() public {
         uint256 leaseId = _leaseIn(LeaseStatus.Drawn);
-        Made memory audited = made[leaseId];
-        bytes32 claimed = audited.bases[0];
-        audited.bases[0] = "true base";
-        _commitAudit(leaseId, audited);
-        _open(leaseId);
-        address auditor = _auditorOf(leaseId);
+        uint256[] memory drawn = market.drawnSegments(leaseId);
 
-        vm.expectEmit();
-        emit IAudits.AuditMismatched(leaseId, auditor, 0, claimed, "true base");
-        _reveal(leaseId, audited);
+        _expectAttestRefused(leaseId, _truth(leaseId).openings(drawn), drawn[0] + 1);
     }
 
-    function test_an_audit_is_revealed_as_it_was_committed() public {
+    function test_attack_a_copied_commitment_does_not_pass_the_audit_of_another_slot() public {
+        uint256 jobId = _openJob();
+        uint256 leaseId = _claim(PROVIDER, jobId, 0, 0, 1);
+        uint256 copied = _claim(RIVAL, jobId, 0, 1, 1);
+        Work memory own = works[copied]; // what slot 1's data and seed give
+        works[copied] = works[leaseId];
+        _commit(copied);
+        _draw(copied);
+        uint256[] memory drawn = market.drawnSegments(copied);
+
+        _expectAttestRefused(copied, own.openings(drawn), drawn[0] + 1);
+    }
+
+    function test_every_drawn_record_is_opened_and_no_more() public {
         uint256 leaseId = _leaseIn(LeaseStatus.Drawn);
-        Made memory audited = _truth(leaseId);
-        _commitAudit(leaseId, audited);
-        _open(leaseId);
-        address auditor = _auditorOf(leaseId);
-        uint16[] memory drawn = market.drawnSegments(leaseId);
-        bytes32[] memory records = made[leaseId].claims(drawn);
-        bytes32 committed = keccak256(abi.encode(_audit(leaseId, auditor, audited), records));
-        bytes32 given = keccak256(abi.encode(_audit(leaseId, auditor, made[leaseId]), records));
-
-        vm.expectRevert(
-            abi.encodeWithSelector(IAudits.AuditNotAsCommitted.selector, leaseId, given, committed)
-        );
-        this.revealAs(auditor, leaseId);
+        address key = _auditorKey(leaseId);
+        for (uint256 count = 0; count <= 4; ++count) {
+            if (count == samples) continue;
+            vm.expectRevert(abi.encodeWithSelector(IAudits.AuditWrongCount.selector, leaseId, count, samples));
+            vm.prank(key);
+            market.attest(leaseId, new RecordOpening[](count));
+        }
     }
 
-    function test_an_auditor_cannot_replace_the_records_that_were_opened() public {
-        uint256 leaseId = _leaseIn(LeaseStatus.Opened);
-        Trace memory trace = made[leaseId].trace();
-        uint16[] memory drawn = market.drawnSegments(leaseId);
-        Outcome[] memory outcomes = made[leaseId].outcomes(drawn);
-        bytes32 base = made[leaseId].bases[0];
-        bytes32[] memory claimed = new bytes32[](2);
-        address auditor = _auditorOf(leaseId);
+    function test_a_trace_of_one_shard_does_not_stand_for_a_lease_of_two() public {
+        uint256 leaseId = _claim(PROVIDER, _openJob(), 0, 0, 2);
+        works[leaseId].shards = 1;
+        _commit(leaseId);
+        _draw(leaseId);
+        uint256[] memory drawn = market.drawnSegments(leaseId);
+        uint256 first = Commitments.positionOf(drawn[0] / segments, drawn[0] % segments + 1, segments);
 
-        vm.expectPartialRevert(IAudits.AuditNotAsCommitted.selector);
-        vm.prank(auditor);
-        market.reveal(leaseId, trace, claimed, base, outcomes, SALT);
+        _expectAttestRefused(leaseId, works[leaseId].openings(drawn), first);
     }
 
-    function test_an_unanswered_mismatch_costs_the_stake() public {
-        uint256 leaseId = _leaseIn(LeaseStatus.Forfeited);
-        _requireSlashed(leaseId, LeaseStatus.Forfeited, 1.5 ether);
+    function test_only_the_drawn_auditor_attests_accuses_declines_and_reports() public {
+        uint256 leaseId = _leaseIn(LeaseStatus.Drawn);
+        uint256 auditor = _auditorOf(leaseId);
+        uint256 other = AUDITOR + COLLEAGUE - auditor;
+        RecordOpening[] memory openings = works[leaseId].openings(market.drawnSegments(leaseId));
+        address[4] memory others = [_worker(other), _owner(auditor), _worker(PROVIDER), STRANGER];
+
+        for (uint256 i = 0; i < others.length; ++i) {
+            bytes memory refusal =
+                abi.encodeWithSelector(IAudits.LeaseNotAuditor.selector, leaseId, auditor, others[i]);
+            vm.expectRevert(refusal);
+            vm.prank(others[i]);
+            market.attest(leaseId, openings);
+            vm.expectRevert(refusal);
+            vm.prank(others[i]);
+            market.accuse(leaseId, 0, 1);
+            vm.expectRevert(refusal);
+            vm.prank(others[i]);
+            market.decline(leaseId);
+            vm.expectRevert(refusal);
+            vm.prank(others[i]);
+            market.report(leaseId);
+        }
     }
 
-    function test_a_provider_that_does_not_open_loses_its_stake() public {
-        uint256 leaseId = _leaseIn(LeaseStatus.ProviderSilent);
-        _requireSlashed(leaseId, LeaseStatus.ProviderSilent, 1.5 ether);
+    function test_an_attestation_in_the_last_second_counts_and_one_later_does_not() public {
+        uint256 leaseId = _leaseIn(LeaseStatus.Drawn);
+        RecordOpening[] memory openings = works[leaseId].openings(market.drawnSegments(leaseId));
+        address key = _auditorKey(leaseId);
+        _passDeadline(leaseId);
+        _expectStatus(leaseId, LeaseStatus.AuditorSilent, LeaseStatus.Drawn);
+        vm.prank(key);
+        market.attest(leaseId, openings);
+
+        vm.warp(block.timestamp - 1);
+        _attest(leaseId);
+        assertStatus(leaseId, LeaseStatus.Attested);
     }
 
-    function test_a_commitment_that_was_not_drawn_loses_its_whole_stake() public {
-        uint256 leaseId = _leaseIn(LeaseStatus.Undrawn);
-        _requireSlashed(leaseId, LeaseStatus.Undrawn, 0);
+    function test_a_draw_and_its_attestation_are_one_transaction() public {
+        uint256 leaseId = _leaseIn(LeaseStatus.Committed);
+        bytes memory header = _mine(market.getLease(leaseId).clock, MIX_HASH);
+        uint256[] memory drawn = _expectedSegments(leaseId, MIX_HASH);
+        bytes[] memory calls = new bytes[](2);
+        calls[0] = abi.encodeCall(IAudits.draw, (leaseId, header));
+        calls[1] = abi.encodeCall(IAudits.attest, (leaseId, works[leaseId].openings(drawn)));
+        address key = _worker(_expectedAuditor(leaseId, MIX_HASH));
+
+        vm.prank(key);
+        market.multicall(calls);
+
+        assertStatus(leaseId, LeaseStatus.Attested);
     }
 
-    function test_only_the_silent_are_slashed() public {
-        uint256 leaseId = _leaseIn(LeaseStatus.Mismatched);
-        vm.warp(market.getLease(leaseId).deadline);
+    function test_a_redraw_after_a_rejected_accusation_draws_other_segments() public {
+        uint256 leaseId = _leaseIn(LeaseStatus.Accused);
+        bytes32 drawn = keccak256(abi.encode(market.drawnSegments(leaseId)));
+        _answer(1);
+        _rule(1, false);
+        assertEq(market.drawnSegments(leaseId).length, 0);
 
-        vm.expectRevert(
-            abi.encodeWithSelector(IAudits.LeaseNotSlashable.selector, leaseId, LeaseStatus.Mismatched)
-        );
-        market.slash(leaseId);
+        _draw(leaseId, "other mix hash"); // what was opened can be copied
 
-        vm.warp(block.timestamp + 1);
-        market.slash(leaseId);
-        vm.expectRevert(
-            abi.encodeWithSelector(IAudits.LeaseNotSlashable.selector, leaseId, LeaseStatus.Slashed)
-        );
-        market.slash(leaseId);
+        assertTrue(keccak256(abi.encode(market.drawnSegments(leaseId))) != drawn, "they are drawn anew");
+        _attest(leaseId);
     }
 
-    /// @notice `_reveal` of the honest audit, as a call, so that an expected revert covers all of it.
-    function revealAs(address auditor, uint256 leaseId) external {
-        _revealAs(auditor, leaseId, made[leaseId]);
-    }
-
-    function _requireSlashed(uint256 leaseId, LeaseStatus reason, uint256 toAuditor) private {
-        address auditor = _auditorOf(leaseId);
-        uint256 burned = address(0).balance;
-
-        vm.expectEmit();
-        emit IAudits.LeaseSlashed(leaseId, PROVIDER, reason, STAKE, toAuditor);
-        vm.prank(STRANGER);
-        market.slash(leaseId);
-
-        assertStatus(leaseId, LeaseStatus.Slashed);
-        assertEq(_staked(PROVIDER), 15 ether);
-        assertEq(_locked(PROVIDER), 0);
-        assertEq(market.creditOf(auditor), toAuditor);
-        assertEq(_auditorLocked(auditor), 0);
-        assertEq(address(0).balance - burned, STAKE - toAuditor);
-        assertEq(market.shard(1, 0, 0), 0);
-    }
-
-    function _expectStatus(uint256 leaseId, LeaseStatus current, LeaseStatus required) private {
-        vm.expectRevert(
-            abi.encodeWithSelector(ILedger.LeaseInUnexpectedStatus.selector, leaseId, current, required)
-        );
+    function _expectAttestRefused(uint256 leaseId, RecordOpening[] memory openings, uint256 position)
+        private
+    {
+        address key = _auditorKey(leaseId);
+        vm.expectRevert(abi.encodeWithSelector(IAudits.AuditInvalidOpening.selector, leaseId, position));
+        vm.prank(key);
+        market.attest(leaseId, openings);
     }
 }

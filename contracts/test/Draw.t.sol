@@ -2,7 +2,8 @@
 pragma solidity 0.8.37;
 
 import {Draw, Purpose} from "../src/libraries/Draw.sol";
-import {MarketTest} from "./MarketTest.sol";
+import {Headers} from "./Headers.sol";
+import {Test} from "./Vm.sol";
 
 /// @notice The function of the library that takes calldata.
 contract DrawHarness {
@@ -11,12 +12,12 @@ contract DrawHarness {
     }
 }
 
-contract DrawTest is MarketTest {
+contract DrawTest is Test {
     DrawHarness private harness;
     string private json;
 
-    function setUp() public override {
-        super.setUp();
+    function setUp() public {
+        vm.roll(1_000);
         harness = new DrawHarness();
         json = vm.readFile("../tests/vectors/commitments.json");
     }
@@ -39,38 +40,49 @@ contract DrawTest is MarketTest {
         assertEq(uint256(entropy) >> 192, vm.parseJsonUint(json, ".draw.job_seed"));
     }
 
-    function test_segments_are_drawn_as_in_python() public view {
+    function test_segments_are_drawn_in_the_order_of_python() public view {
         uint256[] memory values = vm.parseJsonUintArray(json, ".draw.segments.values");
-        (uint256 count, uint256 drawn) =
-            (vm.parseJsonUint(json, ".draw.segments.n"), vm.parseJsonUint(json, ".draw.segments.m"));
+        uint256 count = vm.parseJsonUint(json, ".draw.segments.n");
+        uint256 seed = uint48(uint256(_leaseEntropy(Purpose.Segments)));
 
-        uint16[] memory list = Draw.toList(Draw.segments(_leaseEntropy(Purpose.Segments), count, drawn));
+        uint256[] memory drawn = Draw.segments(seed, count, vm.parseJsonUint(json, ".draw.segments.m"));
 
-        assertEq(list.length, values.length);
-        for (uint256 j = 0; j < values.length; ++j) {
-            assertEq(list[j], values[j]);
-        }
+        assertEq(seed, vm.parseJsonUint(json, ".draw.segments.seed"));
+        assertEq(keccak256(abi.encode(drawn)), keccak256(abi.encode(values)));
     }
 
     function test_tickets_are_tried_in_the_order_of_python() public view {
-        uint256 count = vm.parseJsonUint(json, ".draw.tickets.count");
-        uint256[] memory candidates = vm.parseJsonUintArray(json, ".draw.tickets.candidates");
-        bytes32 seed = _leaseEntropy(Purpose.Ticket);
+        _assertCandidates(Purpose.Ticket, ".draw.tickets.");
+    }
 
-        for (uint256 k = 0; k < candidates.length; ++k) {
-            assertEq(Draw.number(seed, k) % count, candidates[k]);
-        }
+    function test_panelists_are_tried_in_the_order_of_python() public view {
+        _assertCandidates(Purpose.Panel, ".draw.panel.");
     }
 
     function test_a_header_that_is_not_the_blocks_is_refused() public {
-        bytes memory header = _mine(block.number, MIX_HASH);
-        bytes memory forged = _header(block.number - 1, "chosen");
-        bytes memory refusal = abi.encodeWithSelector(
-            Draw.DrawWrongHeader.selector, block.number - 1, keccak256(header), keccak256(forged)
-        );
+        bytes memory header = Headers.encode(block.number - 1, "mix hash");
+        bytes memory forged = Headers.encode(block.number - 1, "chosen");
+        vm.setBlockhash(block.number - 1, keccak256(header));
 
-        vm.expectRevert(refusal);
+        vm.expectRevert(
+            abi.encodeWithSelector(
+                Draw.DrawWrongHeader.selector, block.number - 1, keccak256(header), keccak256(forged)
+            )
+        );
         harness.readMixHash(forged, block.number - 1);
+    }
+
+    function test_a_header_of_a_block_that_is_not_past_or_forgotten_is_refused() public {
+        uint256[2] memory numbers = [block.number, block.number - 257];
+        for (uint256 i = 0; i < 2; ++i) {
+            bytes memory header = Headers.encode(numbers[i], "mix hash");
+            vm.expectRevert(
+                abi.encodeWithSelector(
+                    Draw.DrawWrongHeader.selector, numbers[i], bytes32(0), keccak256(header)
+                )
+            );
+            harness.readMixHash(header, numbers[i]);
+        }
     }
 
     function testFuzz_the_mix_hash_is_read_whatever_the_size_of_the_items_before_it(
@@ -79,39 +91,61 @@ contract DrawTest is MarketTest {
         bytes32 mixHash,
         bytes memory extra
     ) public {
-        bytes memory header = _headerWith(number, gasLimit, mixHash, extra);
+        bytes memory header = Headers.encode(number, gasLimit, mixHash, extra);
         vm.setBlockhash(block.number - 1, keccak256(header));
 
         assertEq(harness.readMixHash(header, block.number - 1), mixHash);
     }
 
-    function testFuzz_segments_are_drawn_without_repetition(bytes32 seed, uint256 count, uint256 samples)
+    function testFuzz_segments_are_drawn_without_repetition(uint48 seed, uint256 count, uint256 samples)
         public
         pure
     {
-        count = clamp(count, 2, 256);
+        count = clamp(count, 2, 65_536);
         samples = clamp(samples, 1, count < 16 ? count : 16);
 
-        uint16[] memory list = Draw.toList(Draw.segments(seed, count, samples));
+        uint256[] memory drawn = Draw.segments(seed, count, samples);
 
-        assertEq(list.length, samples);
+        assertEq(drawn.length, samples);
         for (uint256 j = 0; j < samples; ++j) {
-            assertTrue(list[j] < count, "a drawn segment exists");
-            assertTrue(j == 0 || list[j - 1] < list[j], "drawn segments ascend");
+            assertTrue(drawn[j] < count, "a drawn segment exists");
+            for (uint256 i = 0; i < j; ++i) {
+                assertTrue(drawn[i] != drawn[j], "no segment is drawn twice");
+            }
         }
     }
 
-    function test_every_segment_is_drawn_equally_often() public pure {
-        uint256[8] memory times;
-        for (uint256 i = 0; i < 1024; ++i) {
-            uint16[] memory list = Draw.toList(Draw.segments(bytes32(i), 8, 2));
-            ++times[list[0]];
-            ++times[list[1]];
+    function test_every_pair_of_segments_is_drawn_equally_often() public pure {
+        uint256[64] memory times;
+        for (uint256 seed = 1; seed <= 5_600; ++seed) {
+            uint256[] memory drawn = Draw.segments(seed, 8, 2);
+            (uint256 low, uint256 high) = drawn[0] < drawn[1] ? (drawn[0], drawn[1]) : (drawn[1], drawn[0]);
+            ++times[low * 8 + high];
         }
 
-        for (uint256 segment = 0; segment < 8; ++segment) {
-            // 256 are expected, with a standard deviation of 14.
-            assertTrue(times[segment] > 200 && times[segment] < 312, "no segment is favoured");
+        for (uint256 low = 0; low < 8; ++low) {
+            for (uint256 high = low + 1; high < 8; ++high) {
+                // 200 are expected of each of the 28, with a standard deviation of 14.
+                uint256 count = times[low * 8 + high];
+                assertTrue(count > 150 && count < 250, "no pair is favoured");
+            }
+        }
+    }
+
+    function test_entropies_of_different_purposes_and_leases_differ() public pure {
+        bytes32 entropy = Draw.entropy(Purpose.Segments, 1, "mix hash");
+
+        assertTrue(entropy != Draw.entropy(Purpose.Ticket, 1, "mix hash"), "the purpose is bound");
+        assertTrue(entropy != Draw.entropy(Purpose.Segments, 2, "mix hash"), "the lease is bound");
+        assertTrue(entropy != Draw.entropy(Purpose.Segments, 1, "other"), "the block is bound");
+    }
+
+    function _assertCandidates(Purpose purpose, string memory key) private view {
+        uint256 count = vm.parseJsonUint(json, string.concat(key, "count"));
+        uint256[] memory candidates = vm.parseJsonUintArray(json, string.concat(key, "candidates"));
+        bytes32 seed = _leaseEntropy(purpose);
+        for (uint256 k = 0; k < candidates.length; ++k) {
+            assertEq(Draw.number(seed, k) % count, candidates[k]);
         }
     }
 

@@ -1,27 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {JobStatus, Job} from "../src/libraries/Jobs.sol";
+import {Account} from "../src/libraries/Accounts.sol";
+import {Job, JobStatus} from "../src/libraries/Jobs.sol";
 import {Lease, LeaseStatus} from "../src/libraries/Leases.sol";
-import {Made} from "./Traces.sol";
-import {Market, MarketTest} from "./MarketTest.sol";
+import {Crowd} from "./Crowd.sol";
 
-/// @notice Honest and dishonest people who do, in any order, whatever the market lets them do.
-contract Handler is MarketTest {
-    uint256 private constant MAX_JOBS = 4;
+/// @notice Everything that anybody may do, in any order. PROVIDER and AUDITOR do what they like; RIVAL and COLLEAGUE
+/// are honest and in time.
+contract Handler is Crowd {
+    // Jobs
 
-    uint256 public jobCount;
-    uint256 public leaseCount;
-    mapping(uint256 leaseId => bool) private lied;
-
-    function getMarket() external view returns (Market) {
-        return market;
-    }
-
-    function createJob() external {
-        if (jobCount == MAX_JOBS) return;
-        vm.deal(REQUESTER, 1_000 ether);
-        jobCount = _createJob();
+    function createJob(bool closesByTime) external {
+        if (market.pausedUntil() != 0 || (jobs >= LIVE_JOBS && !_isDone(jobs - LIVE_JOBS + 1))) return;
+        (roundTime, quorum) = closesByTime ? (uint32(700), uint16(2)) : (0, uint16(slots));
+        vm.deal(REQUESTER, WEALTH);
+        jobs = _createJob();
     }
 
     function seedJob(uint256 any) external {
@@ -29,116 +23,191 @@ contract Handler is MarketTest {
         if (market.jobStatus(jobId) == JobStatus.Funded) _seed(jobId);
     }
 
-    function claim(uint256 any, uint256 slot, bool rival) external {
+    function closeRound(uint256 any) external {
         uint256 jobId = _pickJob(any);
         Job memory job = market.getJob(jobId);
-        address provider = rival ? RIVAL : PROVIDER;
-        slot = clamp(slot, 0, SLOTS - 1);
-        if (market.jobStatus(jobId) != JobStatus.Open || job.round == ROUNDS) return;
-        if (market.shard(jobId, job.round, slot) != 0) return;
-        if (_staked(provider) - _locked(provider) < STAKE) return;
-        leaseCount = _claim(provider, jobId, job.round, slot);
+        if (job.round >= job.rounds || !job.seeded || job.roundTime == 0) return;
+        (, uint256 attested,) = market.getRound(jobId, job.round);
+        if (_countBits(attested) < job.quorum) return;
+        uint256 earliest = uint256(job.openedAt) + job.roundTime;
+        if (market.time() <= earliest) _wait(earliest - market.time() + 1);
+        if (market.getJob(jobId).round == job.round && market.time() > earliest) market.closeRound(jobId);
     }
 
-    /// @notice The next step of a lease by whoever is to take it; a liar's audit differs from the trace.
-    function advance(uint256 any, bytes32 mixHash, bool lies) external {
-        uint256 leaseId = _pickLease(any);
-        LeaseStatus current = market.status(leaseId);
-        if (current == LeaseStatus.Leased) _commit(leaseId);
-        if (current == LeaseStatus.Committed) _draw(leaseId, mixHash);
-        if (current == LeaseStatus.Drawn) {
-            lied[leaseId] = lies;
-            _commitAudit(leaseId, _audited(leaseId));
-        }
-        if (current == LeaseStatus.AuditCommitted) _open(leaseId);
-        if (current == LeaseStatus.Opened) _reveal(leaseId, _audited(leaseId));
+    function cancelJob(uint256 any) external {
+        uint256 jobId = _pickJob(any);
+        if (any % 8 != 0 || _isJobOver(jobId)) return; // rarely
+        vm.prank(REQUESTER);
+        market.cancelJob(jobId);
+    }
+
+    function refund(uint256 any) external {
+        uint256 jobId = _pickJob(any);
+        Job memory job = market.getJob(jobId);
+        uint256 reserved = uint256(job.active) * (uint256(job.pricePerShard) + job.auditFee);
+        if (_isJobOver(jobId) && job.escrow > reserved) _refund(jobId);
+    }
+
+    // Leases
+
+    function claim(uint256 any, uint256 first, uint256 count, bool rival) external {
+        uint256 jobId = _pickOpenJob(any);
+        if (market.pausedUntil() != 0 || jobId == 0) return;
+        uint256 operator = rival ? RIVAL : PROVIDER;
+        uint256 round = market.getJob(jobId).round;
+        (uint256 taken,,) = market.getRound(jobId, round);
+        first = clamp(first, 0, slots - 1);
+        while (first < slots && (taken >> first) & 1 == 1) ++first;
+        if (first == slots) return;
+        count = clamp(count, 1, slots - first);
+        if ((taken >> first) & ((1 << count) - 1) != 0) count = 1;
+        uint256 missing = _missingStake(operator, count * STAKE);
+        if (missing > 0) _addStake(operator, missing);
+        openLeases.push(_claim(operator, jobId, round, first, count));
+    }
+
+    /// @notice The next step of a lease, by whoever is to take it.
+    function step(uint256 any, uint256 choice) external {
+        _step(_pickLease(any), choice);
     }
 
     /// @notice What anyone may do once a clock has run out; first, perhaps, it does.
-    function exit(uint256 any, bool waits) external {
+    function exit(uint256 any, bool waits, bytes32 mixHash) external {
         uint256 leaseId = _pickLease(any);
-        if (market.status(leaseId) == LeaseStatus.None) return;
-        if (waits) _wait(leaseId);
-        LeaseStatus current = market.status(leaseId);
-        if (current == LeaseStatus.Expired) market.expire(leaseId);
-        if (current == LeaseStatus.Final) market.settle(leaseId);
-        bool silent = current == LeaseStatus.AuditorSilent || current == LeaseStatus.RevealMissed;
-        if (silent) market.replaceAuditor(leaseId);
-        bool slashable = current == LeaseStatus.Undrawn || current == LeaseStatus.ProviderSilent
-            || current == LeaseStatus.Forfeited;
-        if (slashable) market.slash(leaseId);
+        if (leaseId == 0) return;
+        if (waits) _outwait(leaseId);
+        _exit(leaseId, mixHash);
     }
 
-    function withdrawCommitment(uint256 any) external {
+    function challenge(uint256 any, uint256 shard, uint256 index) external {
         uint256 leaseId = _pickLease(any);
+        if (leaseId == 0 || market.status(leaseId) != LeaseStatus.Attested) return;
         Lease memory lease = market.getLease(leaseId);
-        if (market.status(leaseId) != LeaseStatus.Committed || lease.redrawn) return;
-        if (block.number + 4 > lease.drawBlock) return;
-        vm.prank(lease.provider);
-        market.withdrawCommitment(leaseId);
+        if (market.time() > lease.clock || lease.challenges > 2) return;
+        vm.deal(CHALLENGER, WEALTH);
+        openChallenges.push(
+            _challenge(leaseId, shard % (uint256(lease.extra) + 1), clamp(index, 0, segments))
+        );
     }
 
-    function closeJob(uint256 any) external {
-        uint256 jobId = _pickJob(any);
-        JobStatus current = market.jobStatus(jobId);
-        if (current != JobStatus.SeedLost && current != JobStatus.Ended) return;
-        if (market.getJob(jobId).active == 0) market.closeJob(jobId);
+    /// @notice The next step of a challenge: by its provider, the judge, who knows the truth, or a clock.
+    function dispute(uint256 any, bool waits) external {
+        if (openChallenges.length == 0) return;
+        uint256 id = openChallenges[any % openChallenges.length];
+        if (waits) _outwaitChallenge(id);
+        _dispute(id);
     }
+
+    /// @notice Whatever is tried with a lease that is over, it changes nothing.
+    function disturb(uint256 any, uint256 choice) external {
+        if (closedLeases.length == 0) return;
+        uint256 leaseId = closedLeases[any % closedLeases.length];
+        bytes4[8] memory calls = [
+            market.settle.selector,
+            market.expire.selector,
+            market.slash.selector,
+            market.replaceAuditor.selector,
+            market.closeVote.selector,
+            market.convene.selector,
+            market.withdrawCommitment.selector,
+            market.report.selector
+        ];
+        (bool success,) = address(market).call(abi.encodeWithSelector(calls[choice % 8], leaseId));
+        assertTrue(!success, "a lease that is over stays as it is");
+    }
+
+    // Money
 
     function stake(uint256 amount, bool rival) external {
-        amount = clamp(amount, 0, 20 ether);
-        vm.deal(rival ? RIVAL : PROVIDER, amount);
-        _stake(rival ? RIVAL : PROVIDER, amount);
+        _addStake(rival ? RIVAL : PROVIDER, clamp(amount, 1, 20 ether));
     }
 
-    function unstake(uint256 amount, bool rival) external {
-        address provider = rival ? RIVAL : PROVIDER;
-        amount = clamp(amount, 0, _staked(provider) - _locked(provider));
-        vm.prank(provider);
-        market.unstake(amount);
+    function thaw(uint256 amount, bool rival) external {
+        uint256 operator = rival ? RIVAL : PROVIDER;
+        Account memory account = _account(operator);
+        if (account.staked == account.thawing) return;
+        amount = clamp(amount, 1, uint256(account.staked - account.thawing) / 4 + 1);
+        vm.prank(_owner(operator));
+        market.thaw(operator, asset, amount);
     }
 
     function buyTickets(uint256 count, bool colleague) external {
-        count = clamp(count, 0, 3);
-        vm.deal(colleague ? COLLEAGUE : AUDITOR, count * 4 ether);
-        _buyTickets(colleague ? COLLEAGUE : AUDITOR, count);
+        if (market.ticketCount(asset) > 24 || market.pausedUntil() != 0) return;
+        count = clamp(count, 1, 3);
+        uint256 operator = colleague ? COLLEAGUE : AUDITOR;
+        vm.deal(_owner(operator), count * TICKET_STAKE);
+        _buyTickets(operator, count);
+        deposited[operator] += count * TICKET_STAKE;
     }
 
     function retireTicket(uint256 any) external {
-        uint256 ticketId = any % market.ticketCount();
-        (address owner, bool leaving) = market.getTicket(ticketId);
-        if (leaving || _auditorStaked(owner) - _auditorLocked(owner) < 4 ether) return;
-        vm.prank(owner);
-        market.retireTicket(ticketId);
+        uint256 ticketId = any % market.ticketCount(asset);
+        (uint256 operator, bool leaving) = market.getTicket(asset, ticketId);
+        if (leaving) return;
+        vm.prank(_owner(operator));
+        market.retireTicket(operator, asset, ticketId);
+    }
+
+    function withdrawStake(uint256 any) external {
+        uint256 operator = 1 + any % JUROR;
+        Account memory account = _account(operator);
+        bool leaves = account.leaving && market.time() > account.thawedAt;
+        if (leaves && account.staked - account.locked >= account.thawing) _withdrawStake(operator);
+    }
+
+    function payOut(uint256 any) external {
+        uint256 operator = 1 + any % JUROR;
+        if (_account(operator).earned > 0) _payOut(operator);
     }
 
     function withdraw(uint256 any) external {
-        address account = [REQUESTER, PROVIDER, RIVAL, AUDITOR, COLLEAGUE][any % 5];
-        if (market.creditOf(account) == 0) return;
+        address account = any % 2 == 0 ? REQUESTER : CHALLENGER;
+        if (market.creditOf(account, asset) == 0) return;
         vm.prank(account);
-        market.withdraw();
+        market.withdraw(asset, account);
+    }
+
+    function burn() external {
+        if (market.burnable(asset) > 0) market.burn(asset);
+    }
+
+    // Time
+
+    function pause(uint256 any) external {
+        bool paused = market.pausedUntil() != 0;
+        if (paused) {
+            vm.prank(GUARDIAN);
+            market.unpause();
+        } else if (any % 2 == 0 && block.timestamp >= nextPause) {
+            nextPause = block.timestamp + 2_500; // the limit and the interval
+            vm.prank(GUARDIAN);
+            market.pause();
+        }
     }
 
     function wait(uint256 time, uint256 blocks) external {
-        vm.warp(block.timestamp + clamp(time, 0, 500));
+        _keepUp();
+        _passTime(clamp(time, 0, 500));
         vm.roll(block.number + clamp(blocks, 0, 40));
     }
 
-    function _pickJob(uint256 any) private view returns (uint256) {
-        return jobCount == 0 ? 0 : 1 + any % jobCount;
-    }
-
-    function _pickLease(uint256 any) private view returns (uint256) {
-        return leaseCount == 0 ? 0 : 1 + any % leaseCount;
-    }
-
-    function _audited(uint256 leaseId) private view returns (Made memory) {
-        return lied[leaseId] ? _truth(leaseId) : made[leaseId];
-    }
-
-    function _wait(uint256 leaseId) private {
-        Lease memory lease = market.getLease(leaseId);
-        if (lease.stored == LeaseStatus.Committed) vm.roll(uint256(lease.drawBlock) + 257);
-        else if (lease.deadline >= block.timestamp) _passDeadline(leaseId);
+    /// @notice End every lease, challenge and job as a stranger, and give everybody what is theirs.
+    function finishAll() external {
+        while (openLeases.length > 0) {
+            uint256 leaseId = openLeases[openLeases.length - 1];
+            _finish(leaseId);
+            _sync(leaseId);
+        }
+        for (uint256 i = 0; i < openChallenges.length; ++i) {
+            if (_isDue(openChallenges[i])) market.resolve(openChallenges[i]); // of a lease that is over
+        }
+        _passTime(200_000);
+        for (uint256 jobId = 1; jobId <= jobs; ++jobId) {
+            if (market.jobStatus(jobId) == JobStatus.Funded) vm.roll(block.number + 300);
+            if (market.getJob(jobId).escrow > 0) _refund(jobId);
+        }
+        for (uint256 operator = PROVIDER; operator <= JUROR; ++operator) {
+            _leave(operator);
+        }
     }
 }

@@ -1,227 +1,356 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {ILedger} from "../src/interfaces/ILedger.sol";
-import {IMarket, StateOpening} from "../src/interfaces/IMarket.sol";
-import {Trace} from "../src/libraries/Commitments.sol";
+import {IClosing, IMarket} from "../src/interfaces/IMarket.sol";
+import {IOperators} from "../src/interfaces/IOperators.sol";
+import {Accounts} from "../src/libraries/Accounts.sol";
+import {Jobs, JobStatus} from "../src/libraries/Jobs.sol";
 import {Lease, LeaseStatus} from "../src/libraries/Leases.sol";
-import {Made} from "./Traces.sol";
-import {MarketTest} from "./MarketTest.sol";
+import {LeaseStates} from "./LeaseStates.sol";
 
-contract LeasesTest is MarketTest {
-    function test_a_commitment_keeps_the_trace_and_fixes_its_draw() public {
+contract LeasesTest is LeaseStates {
+    function test_a_claim_locks_stake_and_holds_its_range_of_shards() public {
+        slots = quorum = 8;
+        uint256 jobId = _openJob();
+
+        uint256 leaseId = _claim(PROVIDER, jobId, 0, 3, 4);
+
+        (uint256 taken,,) = market.getRound(jobId, 0);
+        assertStatus(leaseId, LeaseStatus.Leased);
+        assertEq(taken, 0x78);
+        assertEq(market.getJob(jobId).active, 4);
+        assertEq(market.getLease(leaseId).clock, block.timestamp + 600);
+        assertAccount(PROVIDER, DEPOSIT, 4 * STAKE, 0);
+    }
+
+    function test_leases_are_numbered_within_their_job() public {
+        (uint256 first, uint256 second) = (_openJob(), _openJob());
+
+        assertEq(_claim(PROVIDER, second, 0, 0, 1), second * 1_000_000 + 1);
+        assertEq(_claim(PROVIDER, second, 0, 1, 1), second * 1_000_000 + 2);
+        assertEq(_claim(RIVAL, first, 0, 0, 1), first * 1_000_000 + 1);
+    }
+
+    function test_a_range_that_overlaps_a_lease_cannot_be_claimed() public {
+        slots = quorum = 8;
+        uint256 jobId = _openJob();
+        _claim(PROVIDER, jobId, 0, 3, 2);
+        uint256[3][3] memory ranges = [[uint256(2), 2, 8], [uint256(4), 1, 16], [uint256(2), 4, 24]];
+
+        for (uint256 i = 0; i < ranges.length; ++i) {
+            vm.expectRevert(abi.encodeWithSelector(IMarket.JobShardsTaken.selector, jobId, 0, ranges[i][2]));
+            vm.prank(_worker(RIVAL));
+            market.claim(jobId, RIVAL, 0, ranges[i][0], ranges[i][1]);
+        }
+
+        _claim(RIVAL, jobId, 0, 1, 2);
+        _claim(RIVAL, jobId, 0, 5, 1);
+    }
+
+    function test_a_range_outside_the_slots_cannot_be_claimed() public {
+        uint256 jobId = _openJob();
+        uint256[2][5] memory ranges =
+            [[uint256(0), 0], [uint256(0), 3], [uint256(1), 2], [uint256(2), 1], [type(uint256).max, 2]];
+
+        for (uint256 i = 0; i < ranges.length; ++i) {
+            (uint256 first, uint256 count) = (ranges[i][0], ranges[i][1]);
+            vm.expectRevert(abi.encodeWithSelector(Jobs.JobHasNoShards.selector, 0, first, count));
+            vm.prank(_worker(PROVIDER));
+            market.claim(jobId, PROVIDER, 0, first, count);
+        }
+    }
+
+    function test_all_slots_of_the_widest_round_are_one_lease() public {
+        (slots, quorum) = (256, 256);
+        vm.deal(REQUESTER, 1_000 ether);
+        vm.deal(_owner(PROVIDER), 2_000 ether);
+        _stake(PROVIDER, 256 * uint256(STAKE));
+        vm.deal(_owner(AUDITOR), 2_000 ether);
+        vm.deal(_owner(COLLEAGUE), 2_000 ether);
+        _buyTickets(AUDITOR, 256);
+        _buyTickets(COLLEAGUE, 256);
+        uint256 jobId = _openJob();
+
+        uint256 leaseId = _claim(PROVIDER, jobId, 0, 0, 256);
+        _finishAudit(leaseId);
+
+        (uint256 taken, uint256 attested,) = market.getRound(jobId, 0);
+        assertEq(taken, type(uint256).max);
+        assertEq(attested, type(uint256).max);
+        assertEq(market.getJob(jobId).round, 1);
+    }
+
+    function test_a_claim_needs_free_stake_for_every_shard() public {
+        slots = quorum = 8;
+        uint256 jobId = _openJob();
+
+        vm.expectRevert(abi.encodeWithSelector(Accounts.AccountLacksFreeStake.selector, DEPOSIT, 5 * STAKE));
+        vm.prank(_worker(PROVIDER));
+        market.claim(jobId, PROVIDER, 0, 0, 5);
+    }
+
+    function test_only_a_worker_claims_for_an_operator() public {
+        uint256 jobId = _openJob();
+        address[3] memory others = [_owner(PROVIDER), _worker(RIVAL), STRANGER];
+
+        for (uint256 i = 0; i < others.length; ++i) {
+            vm.expectRevert(
+                abi.encodeWithSelector(IOperators.OperatorNotWorker.selector, PROVIDER, others[i])
+            );
+            vm.prank(others[i]);
+            market.claim(jobId, PROVIDER, 0, 0, 1);
+        }
+    }
+
+    function test_a_lease_of_several_shards_is_paid_for_each_and_audited_once() public {
+        uint256 leaseId = _claim(PROVIDER, _openJob(), 0, 0, 2);
+        _finishAudit(leaseId);
+        uint256 auditor = _auditorOf(leaseId);
+        assertAccount(auditor, DEPOSIT, 2 * STAKE, 0);
+
+        _settle(leaseId);
+
+        assertAccount(PROVIDER, DEPOSIT, 0, 2 ether);
+        assertAccount(auditor, DEPOSIT, 0, FEE);
+        assertEq(market.getJob(1).escrow, 4.4 ether - 2 ether - FEE);
+    }
+
+    function test_the_price_rises_from_its_floor_to_all_of_it_and_is_fixed_by_the_claim() public {
+        (floorBps, rampTime) = (4_000, 1_000);
+        uint256 jobId = _openJob();
+        uint256 start = block.timestamp;
+        assertEq(market.priceNow(jobId), 0.4 ether);
+
+        vm.warp(start + 500);
+        assertEq(market.priceNow(jobId), 0.7 ether);
+        uint256 leaseId = _claim(PROVIDER, jobId, 0, 0, 1);
+        vm.warp(start + 1_000);
+        assertEq(market.priceNow(jobId), 1 ether);
+
+        _finishAudit(leaseId);
+        _settle(leaseId);
+        assertAccount(PROVIDER, DEPOSIT, 0, 0.7 ether);
+    }
+
+    function test_the_ramp_begins_anew_in_every_round() public {
+        (floorBps, rampTime) = (4_000, 1_000);
+        uint256 jobId = _openJob();
+        _passTime(400);
+        _finishAudit(_claim(PROVIDER, jobId, 0, 0, 2));
+
+        assertEq(market.priceNow(jobId), 0.4 ether);
+    }
+
+    function test_what_the_ramp_saved_is_refunded() public {
+        (floorBps, rampTime) = (4_000, 1_000);
+        uint256 leaseId = _claim(PROVIDER, _openJob(), 0, 0, 1);
+        _finishAudit(leaseId);
+        _settle(leaseId);
+        vm.warp(uint256(market.getJob(1).deadline) + 1);
+
+        market.refund(1);
+
+        assertEq(market.creditOf(REQUESTER, asset), 4.4 ether - 0.4 ether - FEE);
+    }
+
+    function test_a_commitment_keeps_the_root_and_fixes_its_draw() public {
         uint256 leaseId = _claimFirst();
-        Trace memory trace = made[leaseId].trace();
+        bytes32 root = works[leaseId].root();
 
+        vm.expectEmit(address(market));
+        emit IMarket.TraceCommitted(leaseId, root, "manifest", block.number + 8);
         _commit(leaseId);
 
         Lease memory lease = market.getLease(leaseId);
-        assertStatus(leaseId, LeaseStatus.Committed);
-        assertEq(lease.trace, keccak256(abi.encode(trace)));
-        assertEq(lease.drawBlock, block.number + 8);
-        assertEq(lease.tickets, 8);
+        assertEq(lease.root, root);
+        assertEq(lease.clock, block.number + 8);
+        assertEq(lease.tickets, 2 * TICKETS);
     }
 
-    function test_a_commitment_announces_all_that_later_calls_supply_again() public {
+    function test_only_a_worker_of_the_lessee_commits_once() public {
         uint256 leaseId = _claimFirst();
-        Trace memory trace = made[leaseId].trace();
-
-        vm.expectEmit();
-        emit IMarket.TraceCommitted(
-            leaseId,
-            trace.root,
-            trace.firstBaseRoot,
-            trace.lastBaseRoot,
-            trace.lastSlotRoot,
-            "manifest",
-            block.number + 8
-        );
-        _commit(leaseId);
-    }
-
-    function test_only_the_lessee_commits() public {
-        uint256 leaseId = _claimFirst();
-        Made memory mine = made[leaseId];
-        StateOpening memory first = mine.stateOpening(0);
-        StateOpening memory last = mine.stateOpening(segments);
-        bytes32 root = mine.root();
-
-        vm.expectRevert(abi.encodeWithSelector(ILedger.LeaseNotProvider.selector, leaseId, PROVIDER, RIVAL));
-        vm.prank(RIVAL);
-        market.commit(leaseId, root, first, last, "manifest");
-    }
-
-    function test_a_trace_is_committed_once() public {
-        uint256 leaseId = _leaseIn(LeaseStatus.Committed);
-        Made memory mine = made[leaseId];
-        StateOpening memory first = mine.stateOpening(0);
-        StateOpening memory last = mine.stateOpening(segments);
-        bytes32 root = mine.root();
-
-        _expectStatus(leaseId, LeaseStatus.Committed, LeaseStatus.Leased);
-        vm.prank(PROVIDER);
-        market.commit(leaseId, root, first, last, "manifest");
-    }
-
-    function test_the_first_and_last_record_are_those_of_the_trace() public {
-        uint256 leaseId = _claimFirst();
-        Made memory mine = made[leaseId];
-        StateOpening memory first = mine.stateOpening(0);
-        StateOpening memory last = mine.stateOpening(segments);
-        StateOpening memory earlier = mine.stateOpening(segments - 1);
-        bytes32 root = mine.root();
-
-        vm.expectRevert(abi.encodeWithSelector(IMarket.LeaseInvalidOpening.selector, leaseId, segments));
-        vm.prank(PROVIDER);
-        market.commit(leaseId, root, first, earlier, "manifest");
-
-        vm.expectRevert(abi.encodeWithSelector(IMarket.LeaseInvalidOpening.selector, leaseId, 0));
-        vm.prank(PROVIDER);
-        market.commit(leaseId, bytes32(uint256(root) ^ 1), first, last, "manifest");
-    }
-
-    function test_a_first_record_with_an_outcome_is_refused() public {
-        uint256 leaseId = _claimFirst();
-        Made memory mine = made[leaseId];
-        StateOpening memory first = mine.stateOpening(0);
-        StateOpening memory last = mine.stateOpening(segments);
-        bytes32 root = mine.root();
-        first.outcome = "outcome";
-
         vm.expectRevert(
-            abi.encodeWithSelector(IMarket.LeaseWrongStart.selector, leaseId, first.outcome, bytes32(0))
+            abi.encodeWithSelector(IOperators.OperatorNotWorker.selector, PROVIDER, _worker(RIVAL))
         );
-        vm.prank(PROVIDER);
-        market.commit(leaseId, root, first, last, "manifest");
+        vm.prank(_worker(RIVAL));
+        market.commit(leaseId, "root", "manifest");
+
+        _commit(leaseId);
+        _expectStatus(leaseId, LeaseStatus.Committed, LeaseStatus.Leased);
+        vm.prank(_worker(PROVIDER));
+        market.commit(leaseId, "root", "manifest");
+    }
+
+    function test_a_root_of_zeros_is_refused() public {
+        uint256 leaseId = _claimFirst();
+
+        vm.expectRevert(abi.encodeWithSelector(IMarket.LeaseZeroRoot.selector, leaseId));
+        vm.prank(_worker(PROVIDER));
+        market.commit(leaseId, 0, "manifest");
+    }
+
+    function test_a_commitment_in_the_last_second_counts_and_one_later_does_not() public {
+        uint256 jobId = _openJob();
+        uint256 early = _claim(PROVIDER, jobId, 0, 0, 1);
+        uint256 late = _claim(PROVIDER, jobId, 0, 1, 1);
+        _toDeadline(early);
+        _commit(early);
+        assertStatus(early, LeaseStatus.Committed);
+
+        _passTime(1);
+        _expectStatus(late, LeaseStatus.Expired, LeaseStatus.Leased);
+        vm.prank(_worker(PROVIDER));
+        market.commit(late, "root", "manifest");
     }
 
     function test_a_commitment_is_withdrawn_for_a_fee_until_half_way_to_its_draw() public {
         uint256 leaseId = _leaseIn(LeaseStatus.Committed);
         vm.roll(block.number + 4);
-        uint256 burned = address(0).balance;
 
-        vm.prank(PROVIDER);
+        vm.prank(_worker(PROVIDER));
         market.withdrawCommitment(leaseId);
 
+        (uint256 taken,,) = market.getRound(1, 0);
         assertStatus(leaseId, LeaseStatus.Withdrawn);
-        assertEq(market.shard(1, 0, 0), 0);
-        assertEq(_locked(PROVIDER), 0);
-        assertEq(_staked(PROVIDER), 19.9 ether);
-        assertEq(address(0).balance - burned, 0.1 ether);
+        assertEq(taken, 0);
+        assertAccount(PROVIDER, DEPOSIT - 0.12 ether, 0, 0);
+        assertEq(market.burnable(asset), 0.12 ether);
     }
 
-    function test_only_the_lessee_withdraws_a_commitment() public {
+    function test_nothing_is_withdrawn_after_half_way_to_the_draw() public {
         uint256 leaseId = _leaseIn(LeaseStatus.Committed);
+        vm.roll(block.number + 5);
 
         vm.expectRevert(
-            abi.encodeWithSelector(ILedger.LeaseNotProvider.selector, leaseId, PROVIDER, STRANGER)
+            abi.encodeWithSelector(
+                IClosing.LeaseDrawTooNear.selector, leaseId, block.number, block.number - 1
+            )
         );
+        vm.prank(_worker(PROVIDER));
+        market.withdrawCommitment(leaseId);
+    }
+
+    function test_a_commitment_whose_segments_were_drawn_is_never_withdrawn() public {
+        uint256 leaseId = _leaseIn(LeaseStatus.Drawn);
+        _decline(leaseId);
+        assertStatus(leaseId, LeaseStatus.Committed);
+
+        vm.expectRevert(abi.encodeWithSelector(IClosing.LeaseDrawTooNear.selector, leaseId, block.number, 0));
+        vm.prank(_worker(PROVIDER));
+        market.withdrawCommitment(leaseId);
+    }
+
+    function test_only_a_worker_of_the_lessee_withdraws_a_commitment() public {
+        uint256 leaseId = _leaseIn(LeaseStatus.Committed);
+
+        vm.expectRevert(abi.encodeWithSelector(IOperators.OperatorNotWorker.selector, PROVIDER, STRANGER));
         vm.prank(STRANGER);
         market.withdrawCommitment(leaseId);
     }
 
-    function test_an_expired_lease_costs_a_fee_and_reopens_its_shard() public {
-        uint256 leaseId = _leaseIn(LeaseStatus.Expired);
-        uint256 burned = address(0).balance;
+    function test_an_expired_lease_costs_a_fee_of_which_half_waits_for_who_rescues_its_shards() public {
+        uint256 leaseId = _claim(PROVIDER, _openJob(), 0, 0, 2);
+        _passDeadline(leaseId);
 
         vm.prank(STRANGER);
         market.expire(leaseId);
 
+        (uint256 taken,, uint256 abandoned) = market.getRound(1, 0);
         assertStatus(leaseId, LeaseStatus.Lapsed);
-        assertEq(_staked(PROVIDER), 19.95 ether);
-        assertEq(_locked(PROVIDER), 0);
-        assertEq(market.creditOf(STRANGER), 0.005 ether);
-        assertEq(address(0).balance - burned, 0.045 ether);
-        assertEq(_claim(RIVAL, 1, 0, 0), leaseId + 1);
+        assertEq(taken, 0);
+        assertEq(abandoned, 3);
+        assertAccount(PROVIDER, DEPOSIT - 0.12 ether, 0, 0);
+        assertEq(market.burnable(asset), 0.06 ether);
+    }
+
+    function test_who_rescues_an_abandoned_shard_earns_its_bounty_once() public {
+        uint256 leaseId = _claim(PROVIDER, _openJob(), 0, 0, 2);
+        _passDeadline(leaseId);
+        market.expire(leaseId);
+
+        uint256 rescuing = _claim(RIVAL, 1, 0, 1, 1);
+        assertAccount(RIVAL, DEPOSIT, STAKE, 0.03 ether);
+
+        _finishAudit(rescuing);
+        _settle(rescuing);
+        assertAccount(RIVAL, DEPOSIT, 0, 1.03 ether);
+        (,, uint256 abandoned) = market.getRound(1, 0);
+        assertEq(abandoned, 1);
+    }
+
+    function test_abandoning_and_rescuing_ones_own_shard_costs_half_the_fee_each_time() public {
+        uint256 jobId = _openJob();
+        for (uint256 i = 1; i <= 3; ++i) {
+            uint256 leaseId = _claim(PROVIDER, jobId, 0, 0, 1);
+            _passDeadline(leaseId);
+            market.expire(leaseId);
+
+            assertAccount(PROVIDER, DEPOSIT - i * 0.06 ether, 0, (i - 1) * 0.03 ether);
+        }
+    }
+
+    function test_a_bounty_that_nobody_can_earn_any_more_is_burned() public {
+        uint256 leaseId = _leaseIn(LeaseStatus.Lapsed);
+        assertEq(market.burnable(asset), 0.03 ether);
+        vm.prank(REQUESTER);
+        market.cancelJob(1);
+
+        market.refund(1);
+
+        assertEq(market.burnable(asset), 0.06 ether);
+        assertEq(market.creditOf(REQUESTER, asset), 4.4 ether);
+        assertStatus(leaseId, LeaseStatus.Lapsed);
+    }
+
+    function test_a_lease_that_expires_when_its_job_is_over_leaves_no_bounty() public {
+        uint256 leaseId = _claimFirst();
+        vm.prank(REQUESTER);
+        market.cancelJob(1);
+        _passDeadline(leaseId);
+
+        market.expire(leaseId);
+
+        (,, uint256 abandoned) = market.getRound(1, 0);
+        assertEq(abandoned, 0);
+        assertEq(market.burnable(asset), 0.06 ether);
     }
 
     function test_a_lease_expires_once_and_not_before_its_deadline() public {
         uint256 leaseId = _claimFirst();
-        vm.warp(market.getLease(leaseId).deadline);
-
+        _toDeadline(leaseId);
         _expectStatus(leaseId, LeaseStatus.Leased, LeaseStatus.Expired);
         market.expire(leaseId);
 
-        vm.warp(block.timestamp + 1);
+        _passTime(1);
         market.expire(leaseId);
         _expectStatus(leaseId, LeaseStatus.Lapsed, LeaseStatus.Expired);
         market.expire(leaseId);
     }
 
-    function test_a_final_shard_pays_its_provider_and_frees_both_stakes() public {
-        uint256 leaseId = _leaseIn(LeaseStatus.Final);
-        address auditor = _auditorOf(leaseId);
-        assertEq(_auditorLocked(auditor), STAKE);
-
-        vm.prank(STRANGER);
-        market.settle(leaseId);
-
-        assertStatus(leaseId, LeaseStatus.Settled);
-        assertEq(market.creditOf(PROVIDER), 1 ether);
-        assertEq(market.creditOf(auditor), FEE);
-        assertEq(_locked(PROVIDER), 0);
-        assertEq(_auditorLocked(auditor), 0);
-        assertEq(market.getJob(1).escrow, 3.3 ether);
-        assertEq(market.contribution(1, 0, 0), leaseId);
-    }
-
-    function test_a_shard_is_settled_once_and_not_before_the_window_is_over() public {
+    function test_a_lease_is_settled_once_and_not_before_its_window_is_over() public {
         uint256 leaseId = _leaseIn(LeaseStatus.Attested);
-        vm.warp(market.getLease(leaseId).deadline);
-
+        _toDeadline(leaseId);
         _expectStatus(leaseId, LeaseStatus.Attested, LeaseStatus.Final);
         market.settle(leaseId);
 
-        vm.warp(block.timestamp + 1);
+        _passTime(1);
+        vm.expectEmit(address(market));
+        emit IMarket.LeaseSettled(leaseId, price, FEE);
         market.settle(leaseId);
         _expectStatus(leaseId, LeaseStatus.Settled, LeaseStatus.Final);
         market.settle(leaseId);
     }
 
-    function test_a_slot_goes_on_from_its_last_attested_state() public {
+    function test_a_lease_outlives_its_jobs_deadline() public {
         uint256 jobId = _openJob();
-        bytes32 initial = market.slotState(jobId, 0);
-        uint256 first = _claim(PROVIDER, jobId, 0, 0);
-        uint256 second = _claim(RIVAL, jobId, 0, 1);
-        _commit(first);
-        _commit(second);
-        assertEq(market.slotState(jobId, 0), initial);
+        vm.warp(market.getJob(jobId).deadline);
+        uint256 leaseId = _claim(PROVIDER, jobId, 0, 0, 1);
+        _passTime(1);
+        assertJobStatus(jobId, JobStatus.Ended);
 
-        _attest(first);
-        assertEq(market.slotState(jobId, 0), made[first].slots[segments]);
-        _attest(second);
-        assertEq(market.slotState(jobId, 0), made[first].slots[segments]);
+        _finishAudit(leaseId);
+        _settle(leaseId);
 
-        uint256 next = _claim(RIVAL, jobId, 1, 0);
-        _commit(next);
-        _attest(next);
-        assertEq(market.slotState(jobId, 0), made[next].slots[segments]);
-        assertEq(market.slotState(jobId, 1), made[second].slots[segments]);
-    }
-
-    function test_a_whole_job_is_done_paid_and_closed() public {
-        uint256 jobId = _openJob();
-        for (uint256 round = 0; round < ROUNDS; ++round) {
-            for (uint256 slot = 0; slot < SLOTS; ++slot) {
-                uint256 leaseId = _claim(PROVIDER, jobId, round, slot);
-                _commit(leaseId);
-                _attest(leaseId);
-            }
-        }
-        vm.warp(block.timestamp + 20_000);
-        for (uint256 leaseId = 1; leaseId <= 4; ++leaseId) {
-            market.settle(leaseId);
-        }
-        market.closeJob(jobId);
-
-        assertEq(market.creditOf(PROVIDER), 4 ether);
-        assertEq(market.creditOf(AUDITOR) + market.creditOf(COLLEAGUE), 0.4 ether);
-        assertEq(market.creditOf(REQUESTER), 0);
-    }
-
-    function _expectStatus(uint256 leaseId, LeaseStatus current, LeaseStatus required) private {
-        vm.expectRevert(
-            abi.encodeWithSelector(ILedger.LeaseInUnexpectedStatus.selector, leaseId, current, required)
-        );
+        assertAccount(PROVIDER, DEPOSIT, 0, price);
     }
 }

@@ -1,142 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {RLP} from "@openzeppelin/contracts/utils/RLP.sol";
-import {IAudits, RecordOpening} from "../src/interfaces/IAudits.sol";
-import {Config, IDeployment} from "../src/interfaces/IDeployment.sol";
+import {RecordOpening, StateOpening} from "../src/interfaces/IAudits.sol";
 import {ILedger} from "../src/interfaces/ILedger.sol";
-import {IMarket, StateOpening} from "../src/interfaces/IMarket.sol";
-import {IStakes} from "../src/interfaces/IStakes.sol";
-import {Outcome, Trace} from "../src/libraries/Commitments.sol";
-import {Terms} from "../src/libraries/Jobs.sol";
+import {ChallengeStatus} from "../src/libraries/Challenges.sol";
+import {Commitments} from "../src/libraries/Commitments.sol";
+import {Draw, Purpose} from "../src/libraries/Draw.sol";
+import {JobStatus, Terms} from "../src/libraries/Jobs.sol";
 import {LeaseStatus} from "../src/libraries/Leases.sol";
-import {Made, Traces} from "./Traces.sol";
-import {Test} from "./Vm.sol";
+import {Headers} from "./Headers.sol";
+import {Market, People} from "./People.sol";
+import {Work} from "./Traces.sol";
 
-/// @notice All that `Market` shows. Tests know it by this, and deploy its optimized code.
-interface Market is IDeployment, IStakes, ILedger, IAudits, IMarket {}
+/// @notice Every step of a lease's life, by its people.
+abstract contract MarketTest is People {
+    mapping(uint256 leaseId => Work) internal works; // what the provider of a lease commits to
 
-/// @notice A deployed market, its people, and every step of a shard's life.
-abstract contract MarketTest is Test {
-    using RLP for RLP.Encoder;
-
-    address internal constant REQUESTER = address(0x1001);
-    address internal constant PROVIDER = address(0x1002);
-    address internal constant RIVAL = address(0x1003); // another provider
-    address internal constant AUDITOR = address(0x1004);
-    address internal constant COLLEAGUE = address(0x1005); // another auditor
-    address internal constant STRANGER = address(0x1006);
-
-    uint64 internal constant ROUNDS = 2;
-    uint64 internal constant SLOTS = 2;
-    uint64 internal constant STEPS = 4;
-    uint96 internal constant FEE = 0.1 ether;
-    uint96 internal constant STAKE = 5 ether;
-    bytes32 internal constant SALT = "salt";
-    bytes32 internal constant AUDIT_DOMAIN = hex"5453544e0a";
-    bytes32 internal constant MIX_HASH = "mix hash";
-
-    uint64 internal segments = 8;
-    uint16 internal samples = 2;
-    uint96 internal price = 1 ether; // the most that STAKE allows: S >= 3 n R / 2 m - R
-    Market internal market;
-    mapping(uint256 leaseId => Made) internal made; // what the provider commits to
-
-    function setUp() public virtual {
-        vm.warp(1_800_000_000);
-        vm.roll(1_000);
-        market = _deploy(_config());
-        address[6] memory people = [REQUESTER, PROVIDER, RIVAL, AUDITOR, COLLEAGUE, STRANGER];
-        for (uint256 i = 0; i < people.length; ++i) {
-            vm.deal(people[i], 1_000 ether);
-        }
-        _stake(PROVIDER, 20 ether);
-        _stake(RIVAL, 20 ether);
-        _buyTickets(AUDITOR, 4);
-        _buyTickets(COLLEAGUE, 4);
-    }
-
-    function _deploy(Config memory constants) internal returns (Market) {
-        return Market(vm.deployCode("src/Market.sol:Market", abi.encode(constants)));
-    }
-
-    function _config() internal pure returns (Config memory) {
-        return Config({
-            drawDistance: 8,
-            auditTime: 100,
-            openTime: 200,
-            revealTime: 300,
-            responseTime: 400,
-            challengeWindow: 2_000,
-            maxLeaseTime: 1_000,
-            ticketStake: 4 ether,
-            expiryFeeBps: 100,
-            withdrawFeeBps: 200,
-            voidFeeBps: 500,
-            silenceFeeBps: 300,
-            slashShareBps: 3_000
-        });
-    }
-
-    function _terms() internal view returns (Terms memory) {
-        return Terms(price, FEE, STAKE, 0, 600, samples, uint64(block.timestamp + 10_000));
-    }
-
-    function _schedule() internal view returns (bytes32) {
-        return bytes32(abi.encodePacked(ROUNDS, SLOTS, segments, STEPS));
-    }
-
-    function _spec() internal view returns (bytes32[8] memory leaves) {
-        for (uint256 i = 0; i < 8; ++i) {
-            leaves[i] = keccak256(abi.encode("spec", i));
-        }
-        leaves[5] = _schedule();
-    }
-
-    function _escrow() internal view returns (uint256) {
-        return uint256(ROUNDS) * SLOTS * (price + FEE);
-    }
-
-    // Steps before a lease
-
-    function _stake(address provider, uint256 amount) internal {
-        vm.prank(provider);
-        market.stake{value: amount}();
-    }
-
-    function _buyTickets(address auditor, uint256 count) internal {
-        vm.prank(auditor);
-        market.buyTickets{value: count * 4 ether}(count);
-    }
+    // Steps of a job
 
     function _createJob() internal returns (uint256) {
+        return _postJob(_terms());
+    }
+
+    function _postJob(Terms memory terms) internal returns (uint256) {
+        (uint256 value, bytes32[8] memory spec) = (_value(_escrow()), _spec());
         vm.prank(REQUESTER);
-        return market.createJob{value: _escrow()}(_spec(), _terms());
+        return market.createJob{value: value}(REQUESTER, spec, terms);
     }
 
     /// @notice Mine past block `number`, whose header has `mixHash`.
-    function _mine(uint256 number, bytes32 mixHash) internal returns (bytes memory header) {
-        header = _header(number, mixHash);
+    function _mine(uint256 number, bytes32 mixHash) internal virtual returns (bytes memory header) {
+        header = Headers.encode(number, mixHash);
         if (block.number <= number) vm.roll(number + 1);
         vm.setBlockhash(number, keccak256(header));
-    }
-
-    function _header(uint256 number, bytes32 mixHash) internal pure returns (bytes memory) {
-        return _headerWith(number, 30e6, mixHash, "extra");
-    }
-
-    function _headerWith(uint256 number, uint256 gasLimit, bytes32 mixHash, bytes memory extra)
-        internal
-        pure
-        returns (bytes memory)
-    {
-        RLP.Encoder memory list = RLP.encoder();
-        list.push(keccak256("parent")).push(keccak256("ommers")).push(address(0xc0ffee));
-        list.push(keccak256("state")).push(keccak256("transactions")).push(keccak256("receipts"));
-        list.push(new bytes(256)).push(uint256(0)).push(number).push(gasLimit).push(uint256(21_000));
-        list.push(uint256(1_800_000_000)).push(extra).push(mixHash).push(new bytes(8));
-        list.push(uint256(7)).push(keccak256("withdrawals")).push(uint256(0)).push(uint256(0));
-        return list.push(keccak256("beacon")).push(keccak256("requests")).encode();
     }
 
     function _seed(uint256 jobId) internal {
@@ -151,28 +47,23 @@ abstract contract MarketTest is Test {
 
     // Steps of a lease
 
-    function _claim(address provider, uint256 jobId, uint256 round, uint256 slot)
+    function _claim(uint256 operator, uint256 jobId, uint256 round, uint256 first, uint256 count)
         internal
         returns (uint256 leaseId)
     {
-        bytes32 base = round == 0 ? market.getJob(jobId).baseRoot : keccak256(abi.encode("round", round));
-        bytes32 slotRoot = market.slotState(jobId, slot);
-        vm.prank(provider);
-        leaseId = market.claim(jobId, round, slot);
-        made[leaseId] = Traces.make(leaseId, segments, base, slotRoot);
+        vm.prank(_worker(operator));
+        leaseId = market.claim(jobId, operator, round, first, count);
+        works[leaseId] = Work(leaseId, count, market.getJob(jobId).segments);
     }
 
     function _claimFirst() internal returns (uint256) {
-        return _claim(PROVIDER, _openJob(), 0, 0);
+        return _claim(PROVIDER, _openJob(), 0, 0, 1);
     }
 
     function _commit(uint256 leaseId) internal {
-        Made memory mine = made[leaseId];
-        (StateOpening memory first, StateOpening memory last) =
-            (mine.stateOpening(0), mine.stateOpening(segments));
-        bytes32 root = mine.root();
-        vm.prank(market.getLease(leaseId).provider);
-        market.commit(leaseId, root, first, last, "manifest");
+        bytes32 root = works[leaseId].root();
+        vm.prank(_worker(market.getLease(leaseId).operator));
+        market.commit(leaseId, root, "manifest");
     }
 
     function _draw(uint256 leaseId) internal {
@@ -180,140 +71,184 @@ abstract contract MarketTest is Test {
     }
 
     function _draw(uint256 leaseId, bytes32 mixHash) internal {
-        bytes memory header = _mine(market.getLease(leaseId).drawBlock, mixHash);
+        bytes memory header = _mine(market.getLease(leaseId).clock, mixHash);
         vm.prank(STRANGER);
         market.draw(leaseId, header);
     }
 
-    /// @notice What `auditor` commits to when it recomputed `mine`.
-    function _audit(uint256 leaseId, address auditor, Made memory mine) internal view returns (bytes32) {
-        uint16[] memory drawn = market.drawnSegments(leaseId);
-        bytes memory preimage =
-            abi.encode(AUDIT_DOMAIN, block.chainid, market, leaseId, auditor, SALT, mine.bases[0]);
-        Outcome[] memory outcomes = mine.outcomes(drawn);
-        for (uint256 j = 0; j < drawn.length; ++j) {
-            preimage = bytes.concat(preimage, abi.encode(drawn[j], outcomes[j]));
-        }
-        return sha256(preimage);
-    }
-
-    function _commitAudit(uint256 leaseId, Made memory mine) internal {
-        address auditor = market.getLease(leaseId).auditor;
-        bytes32 audit = _audit(leaseId, auditor, mine);
-        vm.prank(auditor);
-        market.commitAudit(leaseId, audit);
-    }
-
-    function _open(uint256 leaseId) internal {
-        Made memory mine = made[leaseId];
-        RecordOpening[] memory openings = mine.openings(market.drawnSegments(leaseId));
-        Trace memory trace = mine.trace();
-        vm.prank(market.getLease(leaseId).provider);
-        market.open(leaseId, trace, openings);
-    }
-
-    function _reveal(uint256 leaseId, Made memory audited) internal {
-        _revealAs(market.getLease(leaseId).auditor, leaseId, audited);
-    }
-
-    function _revealAs(address auditor, uint256 leaseId, Made memory audited) internal {
-        uint16[] memory drawn = market.drawnSegments(leaseId);
-        Trace memory trace = made[leaseId].trace();
-        bytes32[] memory claimed = made[leaseId].claims(drawn);
-        Outcome[] memory outcomes = audited.outcomes(drawn);
-        vm.prank(auditor);
-        market.reveal(leaseId, trace, claimed, audited.bases[0], outcomes, SALT);
-    }
-
-    /// @notice Bring a committed lease to an honest audit's end.
+    /// @notice As the drawn auditor: attest what the provider did.
     function _attest(uint256 leaseId) internal {
-        _draw(leaseId);
-        _commitAudit(leaseId, made[leaseId]);
-        _open(leaseId);
-        _reveal(leaseId, made[leaseId]);
+        _attestAs(_auditorKey(leaseId), leaseId, works[leaseId]);
     }
 
-    /// @notice What an honest recomputation gives where the provider's gradient of every segment is false.
-    function _truth(uint256 leaseId) internal view returns (Made memory honest) {
-        honest = made[leaseId];
-        for (uint256 i = 0; i < segments; ++i) {
-            honest.gradients[i] = keccak256(abi.encode("true gradient", i));
-        }
+    /// @notice As `caller`: attest `recomputed`.
+    function _attestAs(address caller, uint256 leaseId, Work memory recomputed) internal {
+        RecordOpening[] memory openings = recomputed.openings(market.drawnSegments(leaseId));
+        vm.prank(caller);
+        market.attest(leaseId, openings);
+    }
+
+    /// @notice Bring a leased shard to an honest audit's end.
+    function _finishAudit(uint256 leaseId) internal {
+        _commit(leaseId);
+        _draw(leaseId);
+        _attest(leaseId);
+    }
+
+    function _settle(uint256 leaseId) internal {
+        if (market.status(leaseId) == LeaseStatus.Attested) _passDeadline(leaseId);
+        vm.prank(STRANGER);
+        market.settle(leaseId);
+    }
+
+    /// @notice What an honest recomputation gives where the provider's trace is false.
+    function _truth(uint256 leaseId) internal view returns (Work memory honest) {
+        honest = works[leaseId];
+        honest.label = uint256(keccak256("truth"));
+    }
+
+    function _decline(uint256 leaseId) internal {
+        vm.prank(_auditorKey(leaseId));
+        market.decline(leaseId);
+    }
+
+    function _report(uint256 leaseId) internal {
+        vm.prank(_auditorKey(leaseId));
+        market.report(leaseId);
+    }
+
+    function _drawPanel(uint256 leaseId, bytes32 mixHash) internal returns (uint32[] memory members) {
+        bytes memory header = _mine(market.getLease(leaseId).clock, mixHash);
+        vm.prank(STRANGER);
+        market.drawPanel(leaseId, header);
+        (members,,) = market.getPanel(leaseId);
+    }
+
+    function _vote(uint256 leaseId, uint256 operator, bool available) internal {
+        vm.prank(_worker(operator));
+        market.vote(leaseId, operator, available);
+    }
+
+    /// @notice Report, let the grace period pass, and draw the panel.
+    function _convenePanel(uint256 leaseId) internal returns (uint32[] memory) {
+        _report(leaseId);
+        _passDeadline(leaseId);
+        market.convene(leaseId);
+        return _drawPanel(leaseId, MIX_HASH);
+    }
+
+    // Steps of a challenge
+
+    function _accuse(uint256 leaseId, uint256 shard, uint256 index) internal returns (uint256) {
+        vm.prank(_auditorKey(leaseId));
+        return market.accuse(leaseId, shard, index);
+    }
+
+    function _challenge(uint256 leaseId, uint256 shard, uint256 index) internal returns (uint256) {
+        uint256 value = _value(_bond(leaseId));
+        vm.prank(CHALLENGER);
+        return market.challenge{value: value}(leaseId, shard, index);
+    }
+
+    function _bond(uint256 leaseId) internal view returns (uint256) {
+        return _stakeOf(leaseId) * market.config().bondBps / 10_000;
+    }
+
+    /// @notice As the provider: open the accused record as it was committed.
+    function _answer(uint256 challengeId) internal {
+        uint256 leaseId = market.getChallenge(challengeId).leaseId;
+        (StateOpening memory before, RecordOpening memory opened) = _openingsFor(challengeId);
+        vm.prank(_worker(market.getLease(leaseId).operator));
+        market.answer(challengeId, before, opened);
+    }
+
+    function _openingsFor(uint256 challengeId)
+        internal
+        view
+        returns (StateOpening memory before, RecordOpening memory opened)
+    {
+        Work memory work = works[market.getChallenge(challengeId).leaseId];
+        uint256 height = Commitments.treeDepth(work.segments + 1);
+        uint256 position = market.getChallenge(challengeId).position;
+        (uint256 shard, uint256 index) = (position >> height, position % (1 << height));
+        before = work.stateOpening(shard, index == 0 ? 0 : index - 1);
+        if (index > 0) opened = work.opening(shard, index);
+    }
+
+    function _rule(uint256 challengeId, bool upheld) internal {
+        vm.prank(JUDGE);
+        market.rule(challengeId, upheld);
+    }
+
+    // Time
+
+    function _passTime(uint256 duration) internal {
+        vm.warp(block.timestamp + duration);
+    }
+
+    /// @notice Go to the last moment of what the lease's clock ends.
+    function _toDeadline(uint256 leaseId) internal {
+        _passTime(market.getLease(leaseId).clock - market.time());
     }
 
     function _passDeadline(uint256 leaseId) internal {
-        vm.warp(uint256(market.getLease(leaseId).deadline) + 1);
+        _toDeadline(leaseId);
+        _passTime(1);
     }
 
-    /// @notice A new lease of the provider, brought to `target`.
-    function _leaseIn(LeaseStatus target) internal returns (uint256 leaseId) {
-        if (target == LeaseStatus.None) return 77;
-        leaseId = _claimFirst();
-        if (target == LeaseStatus.Leased) return leaseId;
-        if (target == LeaseStatus.Expired || target == LeaseStatus.Lapsed) {
-            _passDeadline(leaseId);
-            if (target == LeaseStatus.Lapsed) market.expire(leaseId);
-            return leaseId;
-        }
-        _commit(leaseId);
-        if (target == LeaseStatus.Committed) return leaseId;
-        if (target == LeaseStatus.Withdrawn) {
-            vm.prank(PROVIDER);
-            market.withdrawCommitment(leaseId);
-            return leaseId;
-        }
-        if (target == LeaseStatus.Undrawn || target == LeaseStatus.Slashed) {
-            vm.roll(uint256(market.getLease(leaseId).drawBlock) + 257);
-            if (target == LeaseStatus.Slashed) market.slash(leaseId);
-            return leaseId;
-        }
-        _draw(leaseId);
-        if (target == LeaseStatus.Voided) _silenceAuditors(leaseId);
-        else _auditUpTo(leaseId, target);
-    }
-
-    function _silenceAuditors(uint256 leaseId) internal {
-        for (uint256 i = 0; i < 3; ++i) {
-            if (i > 0) _draw(leaseId);
-            _passDeadline(leaseId);
-            market.replaceAuditor(leaseId);
-        }
-    }
-
-    function _auditUpTo(uint256 leaseId, LeaseStatus target) private {
-        bool lies = target == LeaseStatus.Mismatched || target == LeaseStatus.Forfeited;
-        Made memory audited = lies ? _truth(leaseId) : made[leaseId];
-        if (target > LeaseStatus.AuditorSilent) _commitAudit(leaseId, audited);
-        if (target > LeaseStatus.ProviderSilent) _open(leaseId);
-        if (target > LeaseStatus.RevealMissed) _reveal(leaseId, audited);
-        if (market.status(leaseId) == target) return;
-        _passDeadline(leaseId);
-        if (target == LeaseStatus.Settled) market.settle(leaseId);
+    /// @notice Let the chain forget the block that draws for the lease.
+    function _passDrawBlock(uint256 leaseId) internal {
+        vm.roll(uint256(market.getLease(leaseId).clock) + 257);
     }
 
     // Views
 
-    function _locked(address provider) internal view returns (uint256 locked) {
-        (, locked) = market.providerStake(provider);
+    /// @notice What provider and auditor each lock for a lease.
+    function _stakeOf(uint256 leaseId) internal view returns (uint256) {
+        return (uint256(market.getLease(leaseId).extra) + 1) * STAKE;
     }
 
-    function _staked(address provider) internal view returns (uint256 staked) {
-        (staked,) = market.providerStake(provider);
-    }
-
-    function _auditorLocked(address auditor) internal view returns (uint256 locked) {
-        (, locked) = market.auditorStake(auditor);
-    }
-
-    function _auditorStaked(address auditor) internal view returns (uint256 staked) {
-        (staked,) = market.auditorStake(auditor);
-    }
-
-    function _auditorOf(uint256 leaseId) internal view returns (address) {
+    function _auditorOf(uint256 leaseId) internal view returns (uint256) {
         return market.getLease(leaseId).auditor;
+    }
+
+    function _auditorKey(uint256 leaseId) internal view returns (address) {
+        return _worker(_auditorOf(leaseId));
+    }
+
+    /// @notice The segments that a first draw by `mixHash` picks.
+    function _expectedSegments(uint256 leaseId, bytes32 mixHash) internal view returns (uint256[] memory) {
+        uint256 seed = uint48(uint256(Draw.entropy(Purpose.Segments, leaseId, mixHash)));
+        return Draw.segments(seed, works[leaseId].shards * works[leaseId].segments, samples);
+    }
+
+    /// @notice The operator of the first candidate among the tickets, whom a draw by `mixHash` picks if it can.
+    function _expectedAuditor(uint256 leaseId, bytes32 mixHash) internal view returns (uint256 auditor) {
+        bytes32 seed = Draw.entropy(Purpose.Ticket, leaseId, mixHash);
+        (auditor,) = market.getTicket(asset, Draw.number(seed, 0) % market.getLease(leaseId).tickets);
     }
 
     function assertStatus(uint256 leaseId, LeaseStatus expected) internal view {
         assertEq(uint256(market.status(leaseId)), uint256(expected));
+    }
+
+    function assertJobStatus(uint256 jobId, JobStatus expected) internal view {
+        assertEq(uint256(market.jobStatus(jobId)), uint256(expected));
+    }
+
+    function assertChallenge(uint256 challengeId, ChallengeStatus expected) internal view {
+        assertEq(uint256(market.challengeStatus(challengeId)), uint256(expected));
+    }
+
+    function _expectStatus(uint256 leaseId, LeaseStatus current, LeaseStatus required) internal {
+        vm.expectRevert(
+            abi.encodeWithSelector(ILedger.LeaseInUnexpectedStatus.selector, leaseId, current, required)
+        );
+    }
+
+    function _expectJobStatus(uint256 jobId, JobStatus current, JobStatus required) internal {
+        vm.expectRevert(
+            abi.encodeWithSelector(ILedger.JobInUnexpectedStatus.selector, jobId, current, required)
+        );
     }
 }

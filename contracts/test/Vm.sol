@@ -11,6 +11,7 @@ interface Vm {
         uint64 gasRemaining;
     }
 
+    function addr(uint256 key) external pure returns (address);
     function assume(bool condition) external pure;
     function chainId(uint256 id) external;
     function deal(address account, uint256 amount) external;
@@ -19,6 +20,7 @@ interface Vm {
         returns (address);
     function etch(address account, bytes calldata code) external;
     function expectEmit() external;
+    function expectEmit(address emitter) external;
     function expectRevert(bytes calldata revertData) external;
     function expectRevert(bytes4 selector) external;
     function expectPartialRevert(bytes4 selector) external;
@@ -26,6 +28,7 @@ interface Vm {
     function prank(address sender) external;
     function roll(uint256 blockNumber) external;
     function setBlockhash(uint256 blockNumber, bytes32 hash) external;
+    function sign(uint256 key, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
     function warp(uint256 timestamp) external;
 
     function readFile(string calldata path) external view returns (string memory);
@@ -49,6 +52,7 @@ abstract contract Test {
     Vm internal constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
 
     error NotEqual(bytes32 actual, bytes32 expected);
+    error NotEqualNumbers(uint256 actual, uint256 expected);
     error NotTrue(string claim);
 
     function assertTrue(bool condition, string memory claim) internal pure {
@@ -60,11 +64,11 @@ abstract contract Test {
     }
 
     function assertEq(uint256 actual, uint256 expected) internal pure {
-        assertEq(bytes32(actual), bytes32(expected));
+        if (actual != expected) revert NotEqualNumbers(actual, expected);
     }
 
     function assertEq(address actual, address expected) internal pure {
-        assertEq(uint256(uint160(actual)), uint256(uint160(expected)));
+        assertEq(bytes32(uint256(uint160(actual))), bytes32(uint256(uint160(expected))));
     }
 
     function clamp(uint256 value, uint256 low, uint256 high) internal pure returns (uint256) {

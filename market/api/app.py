@@ -17,8 +17,9 @@ A compute market that pays only for training it can check.
 A requester uploads the blobs that its job names (`PUT /blobs`), posts the job's spec (`POST /jobs`),
 and gets the transaction that escrows the price, unsigned. Everything else is read from the chain.
 
-Amounts are decimal strings of wei, bytes are 0x hex, times are seconds. Failures are problem details
-(RFC 9457) whose `type` names the error and whose `retryable` says whether waiting helps."""
+Amounts are decimal strings of an asset's base units (of ether: wei), bytes are 0x hex, times are
+seconds. Failures are problem details (RFC 9457) whose `type` names the error and whose `retryable`
+says whether waiting helps."""
 
 
 def create_app(chain: Chain, store: BlobStore) -> FastAPI:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from market.api.drafts import JobDraft
 from market.chain.calls import Calls
 from market.chain.deployment import Deployment
+from market.chain.structs import Address
 from market.chain.transactions import Call
 from market.protocol.errors import (
     MarketError,
@@ -88,13 +89,17 @@ class ApiClient:
         finally:
             response.close()
 
-    def draft_job(self, spec: JobSpec, deployment: Deployment) -> Call:
-        """Have the API store ``spec``; return the call that posts it, computed here.
+    def draft_job(self, spec: JobSpec, requester: Address, deployment: Deployment) -> Call:
+        """Have the API store ``spec``; return the call that posts it for ``requester``, computed here.
 
         Raises ProtocolError if the API would have the requester sign anything else."""
         headers = {"content-type": "application/json"}
         request = self._client.build_request(
-            "POST", "/jobs", content=spec.document, headers=headers
+            "POST",
+            "/jobs",
+            params={"requester": requester},
+            content=spec.document,
+            headers=headers,
         )
         response = self._send(request)
         _require_success(response)
@@ -102,7 +107,7 @@ class ApiClient:
             draft = JobDraft.model_validate_json(response.content)
         except ValidationError as error:
             raise ProtocolError(f"the API answered with no draft: {error}") from error
-        call = Calls(deployment.market).create_job(spec)
+        call = Calls(deployment.market, deployment.ether).create_job(spec, requester)
         given, wanted = draft.transaction, (call.to, "0x" + call.data.hex(), call.value)
         if (given.to, given.data, given.value) != wanted or given.chain_id != deployment.chain_id:
             raise ProtocolError(

@@ -11,11 +11,14 @@ router = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
-    """The chain that this service sees, and where the market is on it."""
+    """The chain that this service sees, and where the market is on it.
+
+    ``time`` is the market's, in which deadlines are: it stands still during a pause."""
 
     chain_id: int
     block: int
     block_time: int
+    time: int
     market: Address
     first_block: int
 
@@ -27,7 +30,8 @@ def get_health(chain: ChainDep) -> Health:
     return Health(
         chain_id=chain.deployment.chain_id,
         block=chain.get_height(),
-        block_time=chain.get_time(),
+        block_time=chain.get_block_time(),
+        time=chain.get_time(),
         market=chain.deployment.market,
         first_block=chain.deployment.block,
     )

@@ -2,11 +2,13 @@
 
 from typing import Annotated, Final
 
+from eth_utils.address import to_checksum_address
 from fastapi import APIRouter, Path, Query, status
 
 from market.api.dependencies import ChainDep, StoreDep
 from market.api.drafts import JobDraft, UnsignedTransaction
 from market.api.errors import PROBLEM
+from market.chain.structs import Address
 from market.protocol.constants import MAX_DOCUMENT_BYTES
 from market.protocol.errors import InvalidSpec
 from market.protocol.spec import JobSpec
@@ -20,6 +22,10 @@ _MAX_PAGE: Final = 200
 
 JobId = Annotated[int, Path(ge=1, lt=2**32, description="The job's number on chain")]
 Limit = Annotated[int, Query(ge=1, le=_MAX_PAGE, description="How many jobs at most")]
+Requester = Annotated[
+    Address,
+    Query(pattern=r"^0x[0-9a-fA-F]{40}$", description="Who gets refunds and may cancel the job"),
+]
 Cursor = Annotated[str, Query(pattern=r"^[0-9]{1,10}$", description="`next` of the page before")]
 
 
@@ -28,15 +34,15 @@ Cursor = Annotated[str, Query(pattern=r"^[0-9]{1,10}$", description="`next` of t
     status_code=status.HTTP_201_CREATED,
     responses={404: PROBLEM, 413: PROBLEM, 422: PROBLEM, 507: PROBLEM},
 )
-def draft_job(spec: JobSpec, chain: ChainDep, store: StoreDep) -> JobDraft:
+def draft_job(spec: JobSpec, requester: Requester, chain: ChainDep, store: StoreDep) -> JobDraft:
     """Store a spec whose blobs are all here and agree with it; return the transaction that posts it.
 
     The blobs are uploaded first, with `PUT /blobs`. Nothing is signed here: check the transaction
-    (its data follows from the spec alone), sign it with the requester's key and send it."""
+    (its data follows from the spec and the requester alone), sign it with the requester's key and send it."""
     if len(spec.document) > MAX_DOCUMENT_BYTES:
         raise InvalidSpec(f"a document of {len(spec.document)} bytes: at most {MAX_DOCUMENT_BYTES}")
     check_spec_blobs(spec, store)
-    call = chain.calls.create_job(spec)
+    call = chain.calls.create_job(spec, to_checksum_address(requester))
     return JobDraft(
         spec_hash=spec.spec_hash,
         document=store.put(spec.document),

@@ -1,4 +1,4 @@
-"""The contract's ABI by web3.py, with structs as our dataclasses, field by field by name.
+"""The contracts' ABIs by web3.py, with structs as our dataclasses, field by field by name.
 
 So the order in which Solidity packs them concerns nobody."""
 
@@ -20,7 +20,7 @@ from web3.exceptions import MismatchedABI, Web3ValueError
 from market.chain.rpc import RpcError
 from market.protocol.errors import ChainError, ProtocolError, TransactionReverted
 
-_ARTIFACT: Final = "artifacts/Market.json"
+_CONTRACTS: Final = ("Market", "Offers", "Vouchers", "Registry")
 _BUILT_IN_ERRORS: Final = (
     {"type": "error", "name": "Error", "inputs": [{"name": "message", "type": "string"}]},
     {"type": "error", "name": "Panic", "inputs": [{"name": "code", "type": "uint256"}]},
@@ -28,38 +28,39 @@ _BUILT_IN_ERRORS: Final = (
 
 
 @cache
-def load_contract() -> type[Contract]:
-    """Return the contract that was generated with this package, at no address."""
-    artifact = _read_artifact()
+def load_contract(contract: str = "Market") -> type[Contract]:
+    """Return a contract that was generated with this package, at no address."""
+    artifact = _read_artifact(contract)
     return Web3().eth.contract(abi=artifact["abi"], bytecode=artifact["bytecode"])
 
 
 @cache
 def _load_errors() -> type[Contract]:
     """Return the custom errors as functions: an error is encoded as its call would be."""
-    entries = [*_read_artifact()["abi"], *_BUILT_IN_ERRORS]
-    errors = [entry for entry in entries if entry["type"] == "error"]
-    return Web3().eth.contract(abi=[{**e, "type": "function", "outputs": []} for e in errors])
+    entries = [entry for name in _CONTRACTS for entry in _read_artifact(name)["abi"]]
+    errors = [e for e in (*entries, *_BUILT_IN_ERRORS) if e["type"] == "error"]
+    distinct = {json.dumps(error, sort_keys=True): error for error in errors}.values()
+    return Web3().eth.contract(abi=[{**e, "type": "function", "outputs": []} for e in distinct])
 
 
-def _read_artifact() -> Any:  # the type of JSON
-    return json.loads(files("market.chain").joinpath(_ARTIFACT).read_text())
+def _read_artifact(contract: str) -> Any:  # the type of JSON
+    return json.loads(files("market.chain").joinpath(f"artifacts/{contract}.json").read_text())
 
 
-def encode_call(name: str, *arguments: object) -> bytes:
-    """Return the calldata of function ``name``."""
+def encode_call(name: str, *arguments: object, contract: str = "Market") -> bytes:
+    """Return the calldata of the function ``name`` of a contract."""
     try:
-        return decode_hex(load_contract().encode_abi(name, [*map(name_fields, arguments)]))
+        return decode_hex(load_contract(contract).encode_abi(name, [*map(name_fields, arguments)]))
     except MismatchedABI as error:
         raise ProtocolError(f"{name} does not take {arguments}: {error}") from error
 
 
-def encode_creation(*arguments: object) -> bytes:
-    """Return the creation code with its constructor's arguments."""
-    contract, named = load_contract(), tuple(map(name_fields, arguments))
-    (entry,) = filter_abi_by_type("constructor", contract.abi)
+def encode_creation(*arguments: object, contract: str = "Market") -> bytes:
+    """Return a contract's creation code with its constructor's arguments."""
+    built, named = load_contract(contract), tuple(map(name_fields, arguments))
+    (entry,) = filter_abi_by_type("constructor", built.abi)
     _, aligned = get_aligned_abi_inputs(entry, named)  # for functions web3.py does so itself
-    return decode_hex(contract.constructor(*aligned).data_in_transaction)
+    return decode_hex(built.constructor(*aligned).data_in_transaction)
 
 
 def explain(error: RpcError) -> ChainError:
@@ -73,6 +74,7 @@ def explain(error: RpcError) -> ChainError:
     return TransactionReverted(entry.fn_name, tuple(arguments.values()))
 
 
+@cache
 def to_snake_case(name: str) -> str:
     """Return our name of what Solidity calls ``name``."""
     return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name).lower()

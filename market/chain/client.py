@@ -14,20 +14,39 @@ from market.chain.calls import Calls
 from market.chain.deployment import Config, Deployment
 from market.chain.events import (
     EVENTS,
+    ChallengeAnswered,
+    ChallengeClosed,
     Event,
     JobCreated,
     JobEvent,
     LeaseEvent,
-    ShardClaimed,
-    decode_events,
-    get_topic,
+    RecordChallenged,
+    ShardsClaimed,
+    WorkerChanged,
 )
 from market.chain.headers import get_header_rlp
+from market.chain.logs import decode_events, get_topic
 from market.chain.rpc import Rpc, RpcError
-from market.chain.structs import Address, Job, JobStatus, Lease, Stake, Ticket, build_struct
-from market.chain.transactions import Sender
-from market.protocol.errors import ChainError, NotFound, ProtocolError
-from market.protocol.hashing import Hash32, encode_u256
+from market.chain.structs import (
+    NO_ADDRESS,
+    Account,
+    Address,
+    Asset,
+    Challenge,
+    ChallengeStatus,
+    Job,
+    JobStatus,
+    Lease,
+    Operator,
+    Panel,
+    Role,
+    Round,
+    Ticket,
+    build_struct,
+)
+from market.chain.transactions import IN_MEMORY, OutboxConfig, Sender
+from market.protocol.errors import ChainError, InvalidTransition, NotFound, ProtocolError
+from market.protocol.hashing import encode_u256
 from market.protocol.lifecycle import LeaseStatus
 
 _MAX_LOG_BLOCKS: Final = 10_000  # of one query; public nodes refuse more
@@ -39,9 +58,16 @@ _JOB_EVENTS: Final = tuple(k for k in EVENTS.values() if issubclass(k, JobEvent)
 _LEASE_EVENTS: Final = tuple(k for k in EVENTS.values() if issubclass(k, LeaseEvent))
 
 
-def connect(url: str, deployment: Deployment, patience_s: float = _PATIENCE_S) -> "Chain":
-    """Return the market of ``deployment`` through the node at ``url``, which is not asked yet."""
-    return Chain(Rpc(url), deployment, patience_s)
+def connect(
+    url: str,
+    deployment: Deployment,
+    patience_s: float = _PATIENCE_S,
+    outbox: OutboxConfig = IN_MEMORY,
+) -> "Chain":
+    """Return the market of ``deployment`` through the node at ``url``, which is not asked yet.
+
+    Several nodes may be given, separated by commas."""
+    return Chain(Rpc(url, chain_id=deployment.chain_id), deployment, patience_s, outbox)
 
 
 class Chain(Sender):
@@ -49,10 +75,16 @@ class Chain(Sender):
 
     Sending waits up to ``patience_s`` for a node that is mute or slow."""
 
-    def __init__(self, rpc: Rpc, deployment: Deployment, patience_s: float) -> None:
-        super().__init__(rpc, patience_s)
+    def __init__(
+        self,
+        rpc: Rpc,
+        deployment: Deployment,
+        patience_s: float,
+        outbox: OutboxConfig = IN_MEMORY,
+    ) -> None:
+        super().__init__(rpc, patience_s, outbox)
         self.deployment = deployment
-        self.calls = Calls(deployment.market)
+        self.calls = Calls(deployment.market, deployment.ether)
         address = to_checksum_address(deployment.market)
         self._contract = rpc.eth.contract(address, abi=load_contract().abi, decode_tuples=True)
 
@@ -74,6 +106,10 @@ class Chain(Sender):
         return self.rpc.eth.block_number
 
     def get_time(self) -> int:
+        """Return the market's time, in which deadlines are: chain time less all that was paused."""
+        return int(self._view("time"))
+
+    def get_block_time(self) -> int:
         """Return the timestamp of the latest block."""
         return self.rpc.eth.get_block("latest")["timestamp"]
 
@@ -85,6 +121,18 @@ class Chain(Sender):
         """Return the constants of the deployment."""
         return build_struct(Config, self._view("config")._asdict())
 
+    def find_pause(self) -> int | None:
+        """Return when the current pause ends at the latest, in chain time; None without one."""
+        return self._view("pausedUntil") or None
+
+    def get_asset(self, asset: int) -> Asset:
+        """Return what asset number ``asset`` is."""
+        return build_struct(Asset, self._view("getAsset", asset)._asdict())
+
+    def count_assets(self) -> int:
+        """Return how many assets there are."""
+        return int(self._view("assetCount"))
+
     def get_job(self, job_id: int) -> Job:
         """Return the facts of a job."""
         job = build_struct(Job, self._view("getJob", job_id)._asdict())
@@ -95,6 +143,26 @@ class Chain(Sender):
     def get_job_status(self, job_id: int) -> JobStatus:
         """Return a job's status now; NONE for one that was never created."""
         return JobStatus(self._view("jobStatus", job_id))
+
+    def get_seed(self, job_id: int) -> int:
+        """Return a job's seed; raise InvalidTransition before it is drawn."""
+        job = self.get_job(job_id)
+        if not job.seeded:
+            raise InvalidTransition(f"the seed of job {job_id} is not drawn")
+        return job.seed
+
+    def get_price_now(self, job_id: int) -> int:
+        """Return what a shard of an open job would pay if it were claimed now."""
+        return int(self._view("priceNow", job_id))
+
+    def get_round(self, job_id: int, round_: int) -> Round:
+        """Return the sets of a round's slots."""
+        return Round(*self._view("getRound", job_id, round_))
+
+    def find_last_attested(self, job_id: int, slot: int, round_: int) -> int | None:
+        """Return the last round before ``round_`` whose set has ``slot``; None: it has the spec's."""
+        found, last = self._view("lastAttested", job_id, slot, round_)
+        return int(last) if found else None
 
     def get_lease(self, lease_id: int) -> Lease:
         """Return the facts of a lease."""
@@ -108,52 +176,83 @@ class Chain(Sender):
         return LeaseStatus(self._view("status", lease_id))
 
     def get_drawn_segments(self, lease_id: int) -> tuple[int, ...]:
-        """Return the segments last drawn for a lease, ascending."""
+        """Return the segments last drawn for a lease, in the order of the draw."""
         return tuple(self._view("drawnSegments", lease_id))
 
-    def get_seed(self, job_id: int) -> int:
-        """Return the seed of an open job."""
-        return int(self._view("jobSeed", job_id))
+    def get_panel(self, lease_id: int) -> Panel:
+        """Return the last panel on a report of the lease; without members where there was none."""
+        members, voted, missing = self._view("getPanel", lease_id)
+        return Panel(tuple(members), voted, missing)
 
-    def find_lease(self, job_id: int, round_: int, slot: int) -> int | None:
-        """Return the lease a shard is under or was attested by; None while it can be claimed."""
-        return self._view("shard", job_id, round_, slot) or None
+    def get_challenge(self, challenge_id: int) -> Challenge:
+        """Return the facts of a challenge."""
+        challenge = build_struct(Challenge, self._view("getChallenge", challenge_id)._asdict())
+        if challenge.stored is ChallengeStatus.NONE:
+            raise NotFound(f"no challenge {challenge_id}")
+        return challenge
 
-    def find_contribution(self, job_id: int, round_: int, slot: int) -> int | None:
-        """Return the lease that a shard was attested by; None until it is."""
-        return self._view("contribution", job_id, round_, slot) or None
+    def get_challenge_status(self, challenge_id: int) -> ChallengeStatus:
+        """Return a challenge's status now; NONE for one that was never made."""
+        return ChallengeStatus(self._view("challengeStatus", challenge_id))
 
-    def count_attested(self, job_id: int, round_: int) -> int:
-        """Return how many shards of a round are attested."""
-        return int(self._view("attestedCount", job_id, round_))
+    def count_challenges(self) -> int:
+        """Return how many challenges were ever made."""
+        return int(self._view("challengeCount"))
 
-    def get_slot_root(self, job_id: int, slot: int) -> Hash32:
-        """Return the root of the slot's own state that its next shard begins with."""
-        return Hash32(self._view("slotState", job_id, slot))
+    def get_operator(self, operator: int) -> Operator:
+        """Return whose an operator is."""
+        found = Operator(*self._view("getOperator", operator))
+        if found.owner == NO_ADDRESS:
+            raise NotFound(f"no operator {operator}")
+        return found
 
-    def get_credit(self, account: Address) -> int:
-        """Return what ``account`` can withdraw, in wei."""
-        return int(self._view("creditOf", account))
+    def count_operators(self) -> int:
+        """Return how many operators ever registered."""
+        return int(self._view("operatorCount"))
+
+    def is_worker(self, operator: int, worker: Address) -> bool:
+        """Check whether ``worker`` may act for an operator."""
+        return bool(self._view("isWorker", operator, to_checksum_address(worker)))
+
+    def list_operators(self, worker: Address) -> list[int]:
+        """Return the operators that ``worker`` may act for, oldest first."""
+        topics = [None, [bytes.fromhex(worker[2:]).rjust(32, b"\0")]]
+        start, end = self.deployment.block, self.get_height()
+        changes = self.find_events(start, end, (WorkerChanged,), topics)
+        last = {change.operator: change.authorized for change in changes}
+        return sorted(operator for operator, authorized in last.items() if authorized)
+
+    def list_workers(self, operator: int) -> list[Address]:
+        """Return the keys that may act for an operator, in the order in which they first could."""
+        topics = [[encode_u256(operator)]]
+        start, end = self.deployment.block, self.get_height()
+        changes = self.find_events(start, end, (WorkerChanged,), topics)
+        last = {change.worker: change.authorized for change in changes}
+        return [worker for worker, authorized in last.items() if authorized]
+
+    def get_account(self, operator: int, role: Role, asset: int) -> Account:
+        """Return the stake and earnings of an operator in that role."""
+        return build_struct(Account, self._view("getAccount", operator, role, asset)._asdict())
+
+    def get_credit(self, account: Address, asset: int) -> int:
+        """Return what ``account`` can withdraw, in base units."""
+        return int(self._view("creditOf", to_checksum_address(account), asset))
+
+    def get_burnable(self, asset: int) -> int:
+        """Return what `burn` would destroy, in base units."""
+        return int(self._view("burnable", asset))
 
     def get_balance(self, account: Address) -> int:
         """Return what is in the wallet of ``account``, in wei."""
         return self.rpc.eth.get_balance(to_checksum_address(account))
 
-    def get_provider_stake(self, provider: Address) -> Stake:
-        """Return what ``provider`` has at stake."""
-        return Stake(*self._view("providerStake", provider))
-
-    def get_auditor_stake(self, auditor: Address) -> Stake:
-        """Return what ``auditor`` has at stake."""
-        return Stake(*self._view("auditorStake", auditor))
-
-    def count_tickets(self) -> int:
+    def count_tickets(self, asset: int) -> int:
         """Return how many tickets were ever listed."""
-        return int(self._view("ticketCount"))
+        return int(self._view("ticketCount", asset))
 
-    def get_ticket(self, ticket_id: int) -> Ticket:
+    def get_ticket(self, asset: int, ticket_id: int) -> Ticket:
         """Return a ticket's facts."""
-        return Ticket(*self._view("getTicket", ticket_id))
+        return Ticket(*self._view("getTicket", asset, ticket_id))
 
     def get_events(self, from_block: int, to_block: int) -> list[Event]:
         """Return the events of the blocks from ``from_block`` to ``to_block``, in order."""
@@ -193,17 +292,32 @@ class Chain(Sender):
             return event
         raise NotFound(f"no job {job_id}")
 
-    def get_job_events(self, job_id: int) -> list[JobEvent | LeaseEvent]:
-        """Return what happened to a job and to its leases, in order."""
+    def get_job_events(self, job_id: int) -> list[Event]:
+        """Return what happened to a job, its leases and their challenges, in order."""
         start, end = self.deployment.block, self.get_height()
         job_topic = encode_u256(job_id)
-        of_job = self.find_events(start, end, _JOB_EVENTS, [[job_topic]])
-        claims = self.find_events(start, end, (ShardClaimed,), [None, [job_topic]])
+        found: list[Event] = [*self.find_events(start, end, _JOB_EVENTS, [[job_topic]])]
+        claims = self.find_events(start, end, (ShardsClaimed,), [None, [job_topic]])
         leases = [encode_u256(claim.lease_id) for claim in claims]
-        of_leases = self.find_events(start, end, _LEASE_EVENTS, [leases]) if leases else []
-        return sorted(
-            [*of_job, *of_leases], key=lambda event: (event.block_number, event.log_index)
-        )
+        if leases:
+            found += self.find_events(start, end, _LEASE_EVENTS, [leases])
+            found += self._find_challenge_events(leases)
+        return sorted(found, key=lambda event: (event.block_number, event.log_index))
+
+    def find_challenges(self, lease_id: int) -> list[RecordChallenged]:
+        """Return the challenges of a lease, oldest first."""
+        start, end = self.deployment.block, self.get_height()
+        topics = [None, [encode_u256(lease_id)]]
+        return self.find_events(start, end, (RecordChallenged,), topics)
+
+    def _find_challenge_events(self, leases: Sequence[bytes]) -> list[Event]:
+        start, end = self.deployment.block, self.get_height()
+        kinds = (RecordChallenged, ChallengeClosed)
+        found: list[Event] = [*self.find_events(start, end, kinds, [None, leases])]
+        challenges = [encode_u256(e.challenge_id) for e in found if isinstance(e, RecordChallenged)]
+        if challenges:
+            found += self.find_events(start, end, (ChallengeAnswered,), [challenges])
+        return found
 
     def _view(self, name: str, *arguments: object) -> Any:  # what an ABI's value can be
         try:

@@ -1,23 +1,22 @@
 """The contract's events as typed values, with where each stands on the chain."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
-from typing import Final, get_args
+from typing import Annotated, Final, get_args
 
-from eth_typing import HexStr
-from web3.contract.contract import ContractEvent
-from web3.types import LogReceipt
+from pydantic import PlainSerializer
 
-from market.chain.abi import load_contract
 from market.chain.structs import (
     Address,
+    NamedChallengeStatus,
     NamedLeaseStatus,
+    NamedRole,
     PostedTerms,
-    SegmentOutcome,
-    build_struct,
+    RecordOpening,
+    StateOpening,
 )
 from market.protocol.spec import U64, HexHash, Wei
+
+Bits = Annotated[int, PlainSerializer(hex, return_type=str)]  # up to 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,20 @@ class LeaseEvent(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ChallengeEvent(Event):
+    """Something that happened to a challenge."""
+
+    challenge_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorEvent(Event):
+    """Something that an operator did."""
+
+    operator: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobCreated(JobEvent):
     """A job was posted and escrowed."""
 
@@ -61,31 +74,44 @@ class JobSeeded(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class JobClosed(JobEvent):
-    """What a job did not spend was refunded."""
-
-    refund: Wei
+class JobCancelled(JobEvent):
+    """A requester lets nothing more be claimed."""
 
 
 @dataclass(frozen=True, slots=True)
-class ShardClaimed(LeaseEvent):
-    """A provider leased a shard."""
+class JobRefunded(JobEvent):
+    """What a job cannot spend any more was credited to its requester."""
+
+    amount: Wei
+
+
+@dataclass(frozen=True, slots=True)
+class RoundClosed(JobEvent):
+    """A round is over; ``attested`` is its set, bit s for slot s."""
+
+    round: int
+    attested: Bits
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsClaimed(LeaseEvent):
+    """A provider leased slots of a round."""
 
     job_id: int
-    provider: Address
+    operator: int
     round: int
-    slot: int
+    first: int
+    count: int
+    price_bps: int
+    bounty: Wei
     deadline: int
 
 
 @dataclass(frozen=True, slots=True)
 class TraceCommitted(LeaseEvent):
-    """A provider committed to its trace and named its manifest."""
+    """A provider committed to its traces and named its manifest."""
 
-    trace_root: HexHash
-    first_base_root: HexHash
-    last_base_root: HexHash
-    last_slot_root: HexHash
+    root: HexHash
     manifest: HexHash
     draw_block: int
 
@@ -94,7 +120,6 @@ class TraceCommitted(LeaseEvent):
 class CommitmentWithdrawn(LeaseEvent):
     """A provider took its commitment back."""
 
-    provider: Address
     fee: Wei
 
 
@@ -102,76 +127,55 @@ class CommitmentWithdrawn(LeaseEvent):
 class LeaseExpired(LeaseEvent):
     """A lease was not committed in time, and closed."""
 
-    provider: Address
     fee: Wei
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseSettled(LeaseEvent):
-    """The provider of a final shard was paid."""
+    """Provider and auditor of a final lease were paid."""
 
-    provider: Address
-    amount: Wei
+    pay: Wei
+    fee: Wei
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentsDrawn(LeaseEvent):
     """Segments and an auditor were drawn."""
 
-    auditor: Address
+    auditor: int
     segments: tuple[int, ...]
-    audit_deadline: int
+    deadline: int
 
 
 @dataclass(frozen=True, slots=True)
-class AuditCommitted(LeaseEvent):
-    """An auditor fixed its audit."""
-
-    auditor: Address
-    commitment: HexHash
-    open_deadline: int
-
-
-@dataclass(frozen=True, slots=True)
-class RecordsOpened(LeaseEvent):
-    """A provider opened the drawn records."""
-
-    outcomes: tuple[SegmentOutcome, ...]
-    reveal_deadline: int
-
-
-@dataclass(frozen=True, slots=True)
-class ShardAttested(LeaseEvent):
+class ShardsAttested(LeaseEvent):
     """An audit was equal; the challenge window runs."""
 
-    auditor: Address
-    contribution: HexHash
+    auditor: int
+    deadline: int
 
 
 @dataclass(frozen=True, slots=True)
-class AuditMismatched(LeaseEvent):
-    """An audit differed."""
+class AuditDeclined(LeaseEvent):
+    """A drawn auditor gave the audit up early."""
 
-    auditor: Address
-    record_index: int
-    claimed_record: HexHash
-    audited_record: HexHash
+    auditor: int
+    draw_block: int
 
 
 @dataclass(frozen=True, slots=True)
 class AuditorReplaced(LeaseEvent):
-    """A silent auditor was sent away."""
+    """An auditor that was silent or wrong was sent away."""
 
-    auditor: Address
+    auditor: int
     loss: Wei
-    draw_block: int
+    draw_block: int  # zero where the lease is void
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseVoided(LeaseEvent):
     """No audit could be had; nobody is paid."""
 
-    provider: Address
     fee: Wei
 
 
@@ -179,43 +183,170 @@ class LeaseVoided(LeaseEvent):
 class LeaseSlashed(LeaseEvent):
     """A provider's stake was taken."""
 
-    provider: Address
     reason: NamedLeaseStatus
     amount: Wei
-    to_auditor: Wei
+    rewarded: Wei
 
 
 @dataclass(frozen=True, slots=True)
-class StakeAdded(Event):
-    """A provider added stake."""
+class WithholdingReported(LeaseEvent):
+    """An auditor says that what it must read cannot be fetched."""
 
-    provider: Address
+    auditor: int
+    grace_deadline: int
+
+
+@dataclass(frozen=True, slots=True)
+class PanelConvened(LeaseEvent):
+    """A block was fixed that draws a panel."""
+
+    draw_block: int
+
+
+@dataclass(frozen=True, slots=True)
+class PanelDrawn(LeaseEvent):
+    """A panel was drawn, a member for each ticket."""
+
+    members: tuple[int, ...]
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True)
+class PanelVoted(LeaseEvent):
+    """A panelist said whether everything can be fetched."""
+
+    member: int
+    available: bool
+    votes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRejected(LeaseEvent):
+    """A panel did not believe a report."""
+
+    auditor: int
+    loss: Wei
+
+
+@dataclass(frozen=True, slots=True)
+class RecordChallenged(ChallengeEvent):
+    """A record was accused."""
+
+    lease_id: int
+    challenger: Address
+    by_auditor: bool
+    position: int
+    bond: Wei
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChallengeAnswered(ChallengeEvent):
+    """A provider opened the accused record and the one before it."""
+
+    before: StateOpening
+    opened: RecordOpening
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChallengeClosed(ChallengeEvent):
+    """A challenge was decided or dropped."""
+
+    lease_id: int
+    outcome: NamedChallengeStatus
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorRegistered(OperatorEvent):
+    """Somebody became an operator."""
+
+    owner: Address
+    payout: Address
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerProposed(OperatorEvent):
+    """An operator was offered to another owner."""
+
+    owner: Address
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerChanged(OperatorEvent):
+    """An operator has another owner."""
+
+    owner: Address
+
+
+@dataclass(frozen=True, slots=True)
+class PayoutChanged(OperatorEvent):
+    """An operator's pay goes to another address."""
+
+    payout: Address
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerChanged(OperatorEvent):
+    """A key may act for an operator, or no longer."""
+
+    worker: Address
+    authorized: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StakeAdded(OperatorEvent):
+    """An operator has more stake."""
+
+    role: NamedRole
+    asset: int
     amount: Wei
 
 
 @dataclass(frozen=True, slots=True)
-class StakeRemoved(Event):
-    """A provider took stake out."""
+class StakeThawing(OperatorEvent):
+    """Stake is out of use and leaves after ``until``."""
 
-    provider: Address
+    role: NamedRole
+    asset: int
+    amount: Wei
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class StakeWithdrawn(OperatorEvent):
+    """Thawed stake was sent to the owner."""
+
+    role: NamedRole
+    asset: int
     amount: Wei
 
 
 @dataclass(frozen=True, slots=True)
-class TicketsBought(Event):
+class EarningsPaid(OperatorEvent):
+    """What an operator earned was sent to its payout address."""
+
+    role: NamedRole
+    asset: int
+    amount: Wei
+    payout: Address
+
+
+@dataclass(frozen=True, slots=True)
+class TicketsBought(OperatorEvent):
     """An auditor listed tickets, numbered in a row."""
 
-    auditor: Address
+    asset: int
     first_ticket_id: int
     count: int
 
 
 @dataclass(frozen=True, slots=True)
-class TicketRetired(Event):
+class TicketRetired(OperatorEvent):
     """A ticket is leaving; no draw picks it."""
 
+    asset: int
     ticket_id: int
-    auditor: Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,56 +354,71 @@ class CreditWithdrawn(Event):
     """A credit was paid."""
 
     account: Address
+    asset: int
     amount: Wei
+
+
+@dataclass(frozen=True, slots=True)
+class Burned(Event):
+    """Forfeited fees and stakes were destroyed."""
+
+    asset: int
+    amount: Wei
+
+
+@dataclass(frozen=True, slots=True)
+class Paused(Event):
+    """The market stands still, at most ``until``, in chain time."""
+
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(Event):
+    """A pause was ended early."""
+
+    paused_seconds: int
 
 
 AnyEvent = (
     JobCreated
     | JobSeeded
-    | JobClosed
-    | ShardClaimed
+    | JobCancelled
+    | JobRefunded
+    | RoundClosed
+    | ShardsClaimed
     | TraceCommitted
     | CommitmentWithdrawn
     | LeaseExpired
     | LeaseSettled
     | SegmentsDrawn
-    | AuditCommitted
-    | RecordsOpened
-    | ShardAttested
-    | AuditMismatched
+    | ShardsAttested
+    | AuditDeclined
     | AuditorReplaced
     | LeaseVoided
     | LeaseSlashed
+    | WithholdingReported
+    | PanelConvened
+    | PanelDrawn
+    | PanelVoted
+    | ReportRejected
+    | RecordChallenged
+    | ChallengeAnswered
+    | ChallengeClosed
+    | OperatorRegistered
+    | OwnerProposed
+    | OwnerChanged
+    | PayoutChanged
+    | WorkerChanged
     | StakeAdded
-    | StakeRemoved
+    | StakeThawing
+    | StakeWithdrawn
+    | EarningsPaid
     | TicketsBought
     | TicketRetired
     | CreditWithdrawn
+    | Burned
+    | Paused
+    | Resumed
 )
 EVENTS: Final[dict[str, type[Event]]] = {kind.__name__: kind for kind in get_args(AnyEvent)}
-
-
-@cache
-def _load_events() -> dict[str, ContractEvent]:
-    events = [load_contract().events[name] for name in EVENTS]
-    return {event.topic: event for event in events}
-
-
-def get_topic(kind: type[Event]) -> HexStr:
-    """Return the topic under which events of ``kind`` are logged."""
-    return load_contract().events[kind.__name__].topic
-
-
-def decode_events(logs: Iterable[LogReceipt]) -> list[Event]:
-    """Return the events in ``logs``, which are all of the market."""
-    return [_decode_event(log) for log in logs]
-
-
-def _decode_event(log: LogReceipt) -> Event:
-    decoded = _load_events()[log["topics"][0].to_0x_hex()].process_log(log)
-    place = {
-        "block_number": decoded["blockNumber"],
-        "log_index": decoded["logIndex"],
-        "tx_hash": decoded["transactionHash"].to_0x_hex(),
-    }
-    return build_struct(EVENTS[decoded["event"]], {**place, **decoded["args"]})

@@ -1,19 +1,27 @@
-"""Commands about keys, stakes, tickets and pay."""
+"""Commands about keys, stakes and pay."""
 
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from itertools import product
 from typing import Annotated, Final
 
 import typer
+from eth_account.signers.local import LocalAccount
 from eth_utils.address import is_address, to_checksum_address
 from pydantic import BaseModel
+from rich.table import Table
 
 from market.chain import devnet
 from market.chain.client import Chain
 from market.chain.keys import create_key, write_key
-from market.chain.structs import Address, Stake
+from market.chain.operators import find_operator
+from market.chain.structs import Account, Address, Role
 from market.chain.transactions import Call, Receipt
-from market.commands.output import Json, build_facts, emit, format_wei
+from market.commands.output import Json, build_facts, build_table, emit, format_amount, format_wei
 from market.protocol.errors import InvalidSignature
 from market.protocol.spec import Wei
 from market.settings import Settings, read_settings
@@ -21,7 +29,6 @@ from market.settings import Settings, read_settings
 _UNITS: Final = {"ether": 10**18, "gwei": 10**9, "wei": 1}
 
 keys = typer.Typer(no_args_is_help=True, help="Keys: who signs for you.")
-tickets = typer.Typer(no_args_is_help=True, help="Tickets: what a draw picks its auditor by.")
 
 
 class Key(BaseModel):
@@ -40,14 +47,22 @@ class Sent(BaseModel):
     gas_used: int
 
 
+class OperatorBalances(BaseModel):
+    """What an operator has at stake, and has earned."""
+
+    operator: int
+    provider: Account
+    auditor: Account
+
+
 class Balances(BaseModel):
-    """What an address has on the market and in its wallet."""
+    """What an address has in its wallet, in wei, and on the market, in base units of ``asset``."""
 
     address: Address
     wallet: Wei
+    asset: int
     credit: Wei
-    provider: Stake
-    auditor: Stake
+    operators: tuple[OperatorBalances, ...]
 
 
 def parse_amount(text: str) -> int:
@@ -72,6 +87,16 @@ def parse_address(text: str) -> str:
 
 
 Amount = Annotated[int, typer.Argument(parser=parse_amount, metavar="AMOUNT")]
+Asset = Annotated[int, typer.Option("--asset", min=0, max=255, help="The asset's number.")]
+ChosenOperator = Annotated[
+    int | None,
+    typer.Option(
+        "--operator",
+        min=1,
+        envvar="TOUCHSTONE_OPERATOR",
+        help="The operator's number. Default: the only one that your key may act for.",
+    ),
+]
 
 
 @keys.command("new")
@@ -105,76 +130,155 @@ def show_account(
         str | None,
         typer.Argument(parser=parse_address, metavar="ADDRESS", help="Default: your key's."),
     ] = None,
+    asset: Asset = 0,
     as_json: Json = False,  # noqa: FBT002 - an option
 ) -> None:
-    """Show what an address has in its wallet, as credit and at stake."""
+    """Show what an address has in its wallet and as credit, and what its operators have at stake."""
     settings = read_settings()
     owner = settings.read_account().address if address is None else address
     with settings.connect() as chain:
+        operators = chain.list_operators(owner)
         balances = Balances(
             address=owner,
             wallet=chain.get_balance(owner),
-            credit=chain.get_credit(owner),
-            provider=chain.get_provider_stake(owner),
-            auditor=chain.get_auditor_stake(owner),
+            asset=asset,
+            credit=chain.get_credit(owner, asset),
+            operators=tuple(read_balances(chain, operator, asset) for operator in operators),
         )
+        ether = chain.deployment.ether
     facts: dict[str, object] = {
         "wallet": format_wei(balances.wallet),
-        "credit": format_wei(balances.credit),
-        "staked as provider": format_wei(balances.provider.staked),
-        "of which locked": format_wei(balances.provider.locked),
-        "staked as auditor": format_wei(balances.auditor.staked),
-        "of which locked ": format_wei(balances.auditor.locked),
+        "credit": format_amount(balances.credit, asset, ether),
     }
-    emit(balances, build_facts(owner, facts), as_json=as_json)
+    tables = [build_stakes(entry, asset, ether) for entry in balances.operators]
+    emit(balances, build_facts(owner, facts), *tables, as_json=as_json)
 
 
-def stake(amount: Amount, as_json: Json = False) -> None:  # noqa: FBT002 - an option
-    """Add AMOUNT (5000, 3gwei, 1.5ether) to your stake as a provider."""
-    with (settings := read_settings()).connect() as chain:
-        _send(settings, chain, chain.calls.stake(amount), as_json=as_json)
+def read_balances(chain: Chain, operator: int, asset: int) -> OperatorBalances:
+    """Return what an operator has in both roles."""
+    provider, auditor = (chain.get_account(operator, role, asset) for role in Role)
+    return OperatorBalances(operator=operator, provider=provider, auditor=auditor)
 
 
-def unstake(amount: Amount, as_json: Json = False) -> None:  # noqa: FBT002 - an option
-    """Move AMOUNT of your free stake as a provider to your credit."""
-    with (settings := read_settings()).connect() as chain:
-        _send(settings, chain, chain.calls.unstake(amount), as_json=as_json)
+def build_stakes(balances: OperatorBalances, asset: int, ether: int | None) -> Table:
+    """Return a table of what an operator has, by role."""
+    provider, auditor = balances.provider, balances.auditor
+    amounts = {
+        "staked": (provider.staked, auditor.staked),
+        "locked for leases": (provider.locked, auditor.locked),
+        "thawing": (provider.thawing, auditor.thawing),
+        "earned": (provider.earned, auditor.earned),
+    }
+    rows = [
+        (what, *(format_amount(amount, asset, ether) for amount in pair))
+        for what, pair in amounts.items()
+    ]
+    rows.append(("thawed after", *(_format_time(account) for account in (provider, auditor))))
+    columns = ("what", "as provider", "as auditor")
+    return build_table(f"operator {balances.operator}", columns, rows)
 
 
-def withdraw(as_json: Json = False) -> None:  # noqa: FBT002 - an option
-    """Pay your credit into your wallet."""
-    with (settings := read_settings()).connect() as chain:
-        _send(settings, chain, chain.calls.withdraw(), as_json=as_json)
+def _format_time(account: Account) -> str:
+    if not account.leaving:
+        return ""
+    return datetime.fromtimestamp(account.thawed_at, UTC).isoformat(" ")
 
 
-@tickets.command("buy")
-def buy_tickets(
-    count: Annotated[int, typer.Argument(min=1, max=1000)],
+def stake(
+    amount: Amount,
+    chosen: ChosenOperator = None,
+    asset: Asset = 0,
     as_json: Json = False,  # noqa: FBT002 - an option
 ) -> None:
-    """Stake as an auditor: list COUNT tickets."""
-    with (settings := read_settings()).connect() as chain:
-        call = chain.calls.buy_tickets(count, chain.get_config().ticket_stake)
-        _send(settings, chain, call, as_json=as_json)
+    """Add AMOUNT (5000, 3gwei, 1.5ether) to an operator's stake as a provider."""
+    with open_operator(chosen) as acting:
+        acting.send(acting.chain.calls.stake(acting.operator, asset, amount), as_json=as_json)
 
 
-@tickets.command("retire")
-def retire_ticket(
-    ticket_id: Annotated[int, typer.Argument(min=0, metavar="ID")],
+def unstake(
+    amount: Amount,
+    chosen: ChosenOperator = None,
+    asset: Asset = 0,
     as_json: Json = False,  # noqa: FBT002 - an option
 ) -> None:
-    """Take a ticket of yours off the list, and its stake to your credit."""
-    with (settings := read_settings()).connect() as chain:
-        _send(settings, chain, chain.calls.retire_ticket(ticket_id), as_json=as_json)
+    """Let AMOUNT of an operator's stake as a provider thaw; `withdraw` pays it out after that.
+
+    From then on it answers for no new lease; the output of `account` says when it has thawed."""
+    with open_operator(chosen) as acting:
+        acting.send(acting.chain.calls.thaw(acting.operator, asset, amount), as_json=as_json)
+
+
+def withdraw(
+    chosen: ChosenOperator = None,
+    asset: Asset = 0,
+    as_json: Json = False,  # noqa: FBT002 - an option
+) -> None:
+    """Pay your credit, and your operators' stake that has thawed, into your wallet."""
+    settings = read_settings()
+    account = settings.read_account()
+    with settings.connect() as chain:
+        operators = chain.list_operators(account.address) if chosen is None else [chosen]
+        due = _list_withdrawals(chain, operators, asset)
+        if chain.get_credit(account.address, asset) > 0 or not due:
+            due.append(chain.calls.withdraw(asset, account.address))
+        receipt = chain.send(account, due[0] if len(due) == 1 else chain.calls.multicall(due))
+    emit_receipt(receipt, as_json=as_json)
+
+
+def _list_withdrawals(chain: Chain, operators: Sequence[int], asset: int) -> list[Call]:
+    """Return the calls that withdraw what has thawed and answers for no lease any more."""
+    now = chain.get_time()
+    calls = []
+    for operator, role in product(operators, Role):
+        held = chain.get_account(operator, role, asset)
+        if held.leaving and now > held.thawed_at and held.thawing <= held.staked - held.locked:
+            calls.append(chain.calls.withdraw_stake(operator, role, asset))
+    return calls
+
+
+def pay_out(
+    chosen: ChosenOperator = None,
+    asset: Asset = 0,
+    as_json: Json = False,  # noqa: FBT002 - an option
+) -> None:
+    """Send what an operator has earned, in both roles, to its payout address; anyone may."""
+    with open_operator(chosen) as acting:
+        chain, operator = acting.chain, acting.operator
+        roles = [role for role in Role if chain.get_account(operator, role, asset).earned]
+        # With nothing earned, the contract says so.
+        due = [chain.calls.pay_out(operator, role, asset) for role in roles or [Role.PROVIDER]]
+        acting.send(due[0] if len(due) == 1 else chain.calls.multicall(due), as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class Acting:
+    """A key that acts for an operator."""
+
+    chain: Chain
+    account: LocalAccount
+    operator: int
+
+    def send(self, call: Call, *, as_json: bool) -> None:
+        """Send ``call`` and print its receipt."""
+        emit_receipt(self.chain.send(self.account, call), as_json=as_json)
+
+
+@contextmanager
+def open_operator(chosen: int | None) -> Iterator[Acting]:
+    """Connect, as the operator ``chosen`` or the only one that the user's key may act for."""
+    settings = read_settings()
+    account = settings.read_account()
+    with settings.connect() as chain:
+        yield Acting(chain, account, find_operator(chain, account.address, chosen))
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
     app.add_typer(keys, name="key")
-    app.add_typer(tickets, name="tickets")
     app.command("account")(show_account)
     for command in (stake, unstake, withdraw):
         app.command()(command)
+    app.command("payout")(pay_out)
 
 
 def emit_receipt(receipt: Receipt, *, as_json: bool) -> None:
@@ -187,10 +291,6 @@ def emit_receipt(receipt: Receipt, *, as_json: bool) -> None:
     )
     facts: dict[str, object] = {"transaction": sent.tx_hash, "gas": sent.gas_used}
     emit(sent, build_facts(sent.function, facts), as_json=as_json)
-
-
-def _send(settings: Settings, chain: Chain, call: Call, *, as_json: bool) -> None:
-    emit_receipt(chain.send(settings.read_account(), call), as_json=as_json)
 
 
 def _emit_key(settings: Settings, address: Address, *, as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """Commands about jobs: posting one, watching it, fetching what it made."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -10,14 +10,15 @@ from pydantic import BaseModel
 
 from market.api.client import ApiClient
 from market.chain.client import Chain
-from market.chain.events import JobCreated, TraceCommitted, decode_events
+from market.chain.events import JobCreated, TraceCommitted
+from market.chain.ledger import find_contributions
+from market.chain.logs import decode_events
 from market.chain.structs import JobStatus
 from market.commands.accounts import emit_receipt
-from market.commands.output import Json, build_facts, build_table, emit, format_wei
+from market.commands.output import Json, build_facts, build_table, emit, format_amount
 from market.protocol.constants import MAX_DOCUMENT_BYTES
-from market.protocol.errors import InvalidTransition, NotFound
-from market.protocol.hashing import encode_u256
-from market.protocol.manifest import Manifest, decode_manifest
+from market.protocol.errors import InvalidTransition
+from market.protocol.manifest import decode_manifest
 from market.protocol.spec import HexHash, parse_spec
 from market.settings import read_settings
 from market.storage import queries
@@ -28,6 +29,7 @@ from market.storage.queries import EventEntry, JobDetails
 
 _POLL_S: Final = 1.0
 _PAGE: Final = 200
+_OVER: Final = (JobStatus.SEED_LOST, JobStatus.ENDED, JobStatus.COMPLETE, JobStatus.CANCELLED)
 
 jobs = typer.Typer(no_args_is_help=True, help="Jobs: what is trained, and for how much.")
 
@@ -59,14 +61,14 @@ def list_jobs(
 ) -> None:
     """List jobs, the oldest first."""
     with read_settings().connect() as chain:
-        page = queries.list_jobs(chain, first, _PAGE)
+        page, ether = queries.list_jobs(chain, first, _PAGE), chain.deployment.ether
     rows = [
         (
             entry.id,
             entry.status.name.lower(),
             f"{min(entry.job.round, entry.job.rounds)}/{entry.job.rounds}",
             entry.job.slots,
-            format_wei(entry.job.price_per_shard),
+            format_amount(entry.job.price_per_shard, entry.job.asset, ether),
             entry.job.requester,
         )
         for entry in page.jobs
@@ -81,19 +83,26 @@ def show_job(job_id: JobId, as_json: Json = False) -> None:  # noqa: FBT002 - an
     settings = read_settings()
     with settings.connect() as chain:
         details = queries.get_job_details(chain, settings.open_store(), job_id)
+        ether = chain.deployment.ether
     facts: dict[str, object] = {
         "status": details.status.name.lower(),
         "name": "(document not here)" if details.spec is None else details.spec.name,
         "requester": details.job.requester,
-        "escrow left": format_wei(details.job.escrow),
-        "rounds attested": f"{details.job.round}/{details.job.rounds}",
+        "escrow left": format_amount(details.job.escrow, details.job.asset, ether),
+        "rounds closed": f"{details.job.round}/{details.job.rounds}",
         "document": details.document,
     }
     leases = [
-        (entry.id, entry.round, entry.slot, entry.status.name.lower(), entry.lease.provider)
+        (
+            entry.id,
+            entry.lease.round,
+            _show_slots(entry.slots),
+            entry.status.name.lower(),
+            entry.lease.operator,
+        )
         for entry in details.leases
     ]
-    columns = ("lease", "round", "slot", "status", "provider")
+    columns = ("lease", "round", "slots", "status", "operator")
     happened = [(entry.event.block_number, entry.name) for entry in details.events]
     emit(
         details,
@@ -106,7 +115,7 @@ def show_job(job_id: JobId, as_json: Json = False) -> None:  # noqa: FBT002 - an
 
 @jobs.command("watch")
 def watch_job(job_id: JobId, as_json: Json = False) -> None:  # noqa: FBT002 - an option
-    """Print what happens to a job, one line each, until all of it is settled or the job is closed."""
+    """Print what happens to a job, one line each, until it is over and all of it is settled."""
     settings = read_settings()
     store = settings.open_store()
     with settings.connect() as chain:
@@ -133,7 +142,8 @@ def post_job(
         for cid in list_spec_blobs(spec):
             if not api.has_blob(cid):
                 api.put_blob(cid, store.get_path(cid, store.max_blob_bytes))
-        receipt = chain.send(account, api.draft_job(spec, chain.deployment))
+        ether = chain.deployment.ether
+        receipt = chain.send(account, api.draft_job(spec, account.address, chain.deployment))
     created = next(e for e in decode_events(receipt.logs) if isinstance(e, JobCreated))
     posted = PostedJob(
         job_id=created.job_id,
@@ -142,15 +152,24 @@ def post_job(
         tx_hash=receipt.tx_hash,
         gas_used=receipt.gas_used,
     )
-    facts: dict[str, object] = {"escrowed": format_wei(spec.escrow), "transaction": posted.tx_hash}
+    escrow = format_amount(spec.escrow, spec.terms.asset, ether)
+    facts: dict[str, object] = {"escrowed": escrow, "transaction": posted.tx_hash}
     emit(posted, build_facts(f"job {posted.job_id}", facts), as_json=as_json)
 
 
-@jobs.command("close")
-def close_job(job_id: JobId, as_json: Json = False) -> None:  # noqa: FBT002 - an option
-    """Refund what an ended job did not spend to its requester's credit; anyone may."""
+@jobs.command("cancel")
+def cancel_job(job_id: JobId, as_json: Json = False) -> None:  # noqa: FBT002 - an option
+    """Let nothing more of your job be claimed; work that is leased is paid as agreed."""
     with (settings := read_settings()).connect() as chain:
-        receipt = chain.send(settings.read_account(), chain.calls.close_job(job_id))
+        receipt = chain.send(settings.read_account(), chain.calls.cancel_job(job_id))
+    emit_receipt(receipt, as_json=as_json)
+
+
+@jobs.command("refund")
+def refund_job(job_id: JobId, as_json: Json = False) -> None:  # noqa: FBT002 - an option
+    """Credit a job's requester with what a job that is over cannot spend any more; anyone may."""
+    with (settings := read_settings()).connect() as chain:
+        receipt = chain.send(settings.read_account(), chain.calls.refund(job_id))
     emit_receipt(receipt, as_json=as_json)
 
 
@@ -162,20 +181,15 @@ def fetch_job(
 ) -> None:
     """Write what a job made: its document and each slot's manifest, metrics and poststate.
 
-    The slots' are of the last round whose shards are all attested."""
+    A slot's are of the last closed round that has it in its set; a slot that none has is left out."""
     settings = read_settings()
     store = settings.open_store()
     out.mkdir(parents=True, exist_ok=True)
     with settings.connect() as chain, ApiClient(settings.api_url) as api:
         job = chain.get_job(job_id)
         if job.round == 0:
-            raise InvalidTransition(f"job {job_id} has no round with all shards attested")
-        blobs = {"spec.json": queries.get_document_cid(chain, job_id)}
-        for slot in range(job.slots):
-            cid, manifest = _fetch_manifest(chain, api, store, job_id, job.round - 1, slot)
-            blobs[f"slot-{slot}.manifest.json"] = cid
-            blobs[f"slot-{slot}.metrics"] = Cid(manifest.metrics)
-            blobs[f"slot-{slot}.state"] = Cid(manifest.records[-1].state)
+            raise InvalidTransition(f"job {job_id} has no closed round")
+        blobs = _find_results(chain, api, store, job_id)
         for cid in blobs.values():
             api.fetch_blob(cid, store)
     for name, cid in blobs.items():
@@ -202,21 +216,30 @@ def _follow(chain: Chain, store: BlobStore, job_id: int) -> Iterator[EventEntry]
 
 
 def _is_over(details: JobDetails) -> bool:
-    is_done = details.job.round == details.job.rounds or details.status is JobStatus.ENDED
-    return details.job.closed or (is_done and details.job.active == 0)
+    return details.status in _OVER and details.job.active == 0
 
 
-def _fetch_manifest(
-    chain: Chain, api: ApiClient, store: BlobStore, job_id: int, round_: int, slot: int
-) -> tuple[Cid, Manifest]:
-    lease_id = chain.find_contribution(job_id, round_, slot)
-    if lease_id is None:
-        raise NotFound(f"no attested lease of round {round_}, slot {slot} of job {job_id}")
-    topics = [[encode_u256(lease_id)]]
-    start, end = chain.deployment.block, chain.get_height()
-    (committed,) = chain.find_events(start, end, (TraceCommitted,), topics)
-    cid = cid_of_digest(committed.manifest)
-    api.fetch_blob(cid, store)
-    segments = chain.get_job(job_id).segments
-    data = store.get(cid, MAX_DOCUMENT_BYTES)
-    return cid, decode_manifest(data, segments, committed.trace_root)
+def _show_slots(slots: Sequence[int]) -> str:
+    return f"{slots[0]}" if len(slots) == 1 else f"{slots[0]} to {slots[-1]}"
+
+
+def _find_results(chain: Chain, api: ApiClient, store: BlobStore, job_id: int) -> dict[str, Cid]:
+    job, events = chain.get_job(job_id), chain.get_job_events(job_id)
+    commitments = {event.lease_id: event for event in events if isinstance(event, TraceCommitted)}
+    blobs = {"spec.json": queries.get_document_cid(chain, job_id)}
+    for slot in range(job.slots):
+        last = chain.find_last_attested(job_id, slot, job.round)
+        if last is None:
+            continue
+        attested = chain.get_round(job_id, last).attested
+        lease_id = find_contributions(events, job_id, last, attested)[slot]
+        lease, committed = chain.get_lease(lease_id), commitments[lease_id]
+        cid = cid_of_digest(committed.manifest)
+        api.fetch_blob(cid, store)
+        data = store.get(cid, MAX_DOCUMENT_BYTES)
+        manifest = decode_manifest(data, lease.count, job.segments, committed.root)
+        shard = manifest.shards[slot - lease.first]
+        blobs[f"slot-{slot}.manifest.json"] = cid
+        blobs[f"slot-{slot}.metrics"] = Cid(shard.metrics)
+        blobs[f"slot-{slot}.state"] = Cid(shard.records[-1].state)
+    return blobs

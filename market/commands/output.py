@@ -38,6 +38,11 @@ def build_facts(title: str, facts: dict[str, object]) -> Table:
     return build_table(title, ("what", "value"), facts.items())
 
 
+def format_amount(amount: int, asset: int, ether: int | None) -> str:
+    """Return ``amount`` of an asset for people to read; asset number ``ether`` is ether."""
+    return format_wei(amount) if asset == ether else f"{amount} of asset {asset}"
+
+
 def format_wei(amount: int) -> str:
     """Return ``amount`` for people to read, in ether."""
     whole, rest = divmod(amount, _WEI_PER_ETHER)

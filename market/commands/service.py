@@ -16,6 +16,7 @@ from market.chain.deployment import (
     MAINNET,
     Deployment,
     deploy,
+    deploy_periphery,
     read_deployment,
     write_deployment,
 )
@@ -78,7 +79,10 @@ def deploy_market(
         raise MarketError(f"{settings.deployment_file} exists: a deployment is never forgotten")
     constants = MAINNET if preset is Preset.MAINNET else DEVNET
     with Sender(Rpc(settings.rpc_url), patience_s=600) as sender:
-        deployment, _ = deploy(sender, settings.read_account(), constants)
+        account = settings.read_account()
+        deployment, _ = deploy(sender, account, constants)
+        write_deployment(settings.deployment_file, deployment)  # whatever happens to what follows
+        deployment = deploy_periphery(sender, account, deployment)
     write_deployment(settings.deployment_file, deployment)
     _emit_deployment(deployment, settings.rpc_url, settings.deployment_file, as_json=as_json)
 
@@ -124,6 +128,7 @@ def _ensure_deployed(devnet: Devnet, path: Path) -> Deployment:
                 return deployment
     with Sender(Rpc(devnet.url), patience_s=20) as sender:
         deployment, _ = deploy(sender, get_account(0), DEVNET)
+        deployment = deploy_periphery(sender, get_account(0), deployment)
     write_deployment(path, deployment)
     return deployment
 

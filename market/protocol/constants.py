@@ -43,9 +43,14 @@ MAX_ROUNDS: Final = 1024
 MAX_SLOTS: Final = 256
 MAX_SHARDS: Final = 2**16  # rounds times slots
 MAX_TICKET_TRIES: Final = 32
+PANEL_TRIES: Final = 64
 MAX_SILENCES: Final = 3
+BPS: Final = 10_000
+LEASES_PER_JOB: Final = 1_000_000  # a lease's number is its job's times this, plus its own from 1
 COLLUSION_NUMERATOR: Final = 1  # r = 1/3 of the tickets may collude
 COLLUSION_DENOMINATOR: Final = 3
+PUNISHED_NUMERATOR: Final = 79  # of 100 that are drawn and withhold, a panel burns so many
+PUNISHED_DENOMINATOR: Final = 100
 MAX_DOCUMENT_BYTES: Final = 262_144  # a document is one raw block, so its CID is its SHA-256
 MAX_STATE_BYTES: Final = 2**38
 

@@ -25,7 +25,6 @@ class Role(IntEnum):
     TENSOR_DECLARATION = 7
     PROGRAM_OUTPUT = 8
     INSTRUCTION_PART = 9
-    AUDIT = 10
     DRAW = 11
 
 

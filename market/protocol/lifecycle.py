@@ -14,30 +14,34 @@ class LeaseStatus(IntEnum):
     UNDRAWN = 4
     DRAWN = 5
     AUDITOR_SILENT = 6
-    AUDIT_COMMITTED = 7
-    PROVIDER_SILENT = 8
-    OPENED = 9
-    REVEAL_MISSED = 10
-    MISMATCHED = 11
-    FORFEITED = 12
-    ATTESTED = 13
-    FINAL = 14
-    SETTLED = 15
-    SLASHED = 16
-    VOIDED = 17
-    WITHDRAWN = 18
-    LAPSED = 19
+    REPORTED = 7
+    WITHHELD = 8
+    CONVENED = 9
+    UNCONVENED = 10
+    VOTING = 11
+    VOTED = 12
+    ACCUSED = 13
+    ATTESTED = 14
+    FINAL = 15
+    SETTLED = 16
+    SLASHED = 17
+    VOIDED = 18
+    WITHDRAWN = 19
+    LAPSED = 20
 
 
-# The call that anyone may send in a status whose clock has run out, or that waits for nobody.
+# The call that anyone may send in a status whose clock has run out, or that waits for nobody. An accused
+# lease's is of its challenge, once that has run out of time.
 EXITS: Final[dict[LeaseStatus, str]] = {
     LeaseStatus.EXPIRED: "expire",
     LeaseStatus.COMMITTED: "draw",
     LeaseStatus.UNDRAWN: "slash",
     LeaseStatus.AUDITOR_SILENT: "replaceAuditor",
-    LeaseStatus.PROVIDER_SILENT: "slash",
-    LeaseStatus.REVEAL_MISSED: "replaceAuditor",
-    LeaseStatus.FORFEITED: "slash",
+    LeaseStatus.WITHHELD: "convene",
+    LeaseStatus.CONVENED: "drawPanel",
+    LeaseStatus.UNCONVENED: "convene",
+    LeaseStatus.VOTED: "closeVote",
+    LeaseStatus.ACCUSED: "resolve",
     LeaseStatus.FINAL: "settle",
 }
 

@@ -1,10 +1,10 @@
-"""Records, traces and the manifest that lets an auditor check a trace root (docs/protocol.md 3 and 7)."""
+"""Records, the traces of shards and the tree over those of a lease (docs/protocol.md section 3)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from market.protocol.hashing import ZERO_HASH, Hash32, Role, encode_u256, hash_leaf
-from market.protocol.merkle import compute_branch, compute_root
+from market.protocol.merkle import compute_branch, compute_depth, compute_root
 from market.protocol.tensors import compute_state_root
 
 
@@ -40,9 +40,10 @@ class StateClaim:
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """What an auditor names of one drawn segment: the record after it, opened."""
+    """How a segment of one of a lease's shards ends: the record after it, which an auditor opens."""
 
-    segment: int
+    shard: int  # of the lease, from 0
+    segment: int  # of the shard
     state_root: Hash32
     outcome: Outcome
 
@@ -71,19 +72,25 @@ def compute_record_branch(claims: Sequence[StateClaim], index: int) -> list[Hash
     return compute_branch(compute_records(claims), index)
 
 
-def hash_audit(  # noqa: PLR0913 - what an audit is bound to
-    chain_id: int,
-    contract: bytes,
-    lease_id: int,
-    auditor: bytes,
-    salt: bytes,
-    base_root: Hash32,
-    reproductions: Sequence[Reproduction],
-) -> Hash32:
-    """Return an auditor's commitment (docs/protocol.md section 6); addresses are 20 bytes."""
-    head = encode_u256(chain_id) + contract.rjust(32, b"\0") + encode_u256(lease_id)
-    body = b"".join(
-        encode_u256(r.segment) + r.state_root + r.outcome.gradient_root + r.outcome.metrics_root
-        for r in reproductions
-    )
-    return hash_leaf(Role.AUDIT, head + auditor.rjust(32, b"\0") + salt + base_root + body)
+def compute_position(shard: int, index: int, segments: int) -> int:
+    """Return where record ``index`` of the lease's ``shard``-th shard stands in the lease's tree."""
+    return (shard << compute_depth(segments + 1)) + index
+
+
+def split_position(position: int, segments: int) -> tuple[int, int]:
+    """Return the shard and the record's index that stand at ``position`` of a lease's tree."""
+    height = compute_depth(segments + 1)
+    return position >> height, position & ((1 << height) - 1)
+
+
+def compute_lease_root(traces: Sequence[Sequence[StateClaim]]) -> Hash32:
+    """Return the root over the traces of all shards of a lease; of one shard it is the trace root."""
+    return compute_root([compute_trace_root(claims) for claims in traces])
+
+
+def compute_lease_branch(
+    traces: Sequence[Sequence[StateClaim]], shard: int, index: int
+) -> list[Hash32]:
+    """Return the branch that opens record ``index`` of the lease's ``shard``-th shard."""
+    roots = [compute_trace_root(claims) for claims in traces]
+    return compute_record_branch(traces[shard], index) + compute_branch(roots, shard)

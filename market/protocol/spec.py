@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from market.protocol.constants import (
+    BPS,
     COLLUSION_DENOMINATOR,
     COLLUSION_NUMERATOR,
     MAX_DOCUMENT_BYTES,
@@ -30,6 +31,8 @@ from market.protocol.constants import (
     MAX_STEPS_PER_SEGMENT,
     MIN_SEGMENTS,
     MIN_STEPS_PER_SEGMENT,
+    PUNISHED_DENOMINATOR,
+    PUNISHED_NUMERATOR,
 )
 from market.protocol.errors import InvalidSpec
 from market.protocol.hashing import Hash32, Role, compute_digest, encode_u256, hash_leaf
@@ -62,12 +65,10 @@ HexHash = Annotated[
     Field(min_length=32, max_length=32),
     PlainSerializer(lambda value: "0x" + value.hex(), return_type=str),
 ]
-Wei = Annotated[
-    int,
-    BeforeValidator(_parse_wei),
-    Field(ge=0, lt=2**96),
-    PlainSerializer(str, return_type=str),
-]
+_ShownWei = Annotated[int, BeforeValidator(_parse_wei), PlainSerializer(str, return_type=str)]
+Wei = Annotated[_ShownWei, Field(ge=0, lt=2**96)]
+TermsWei = Annotated[_ShownWei, Field(ge=0, lt=2**80)]  # what the contract keeps of one amount
+Seconds = Annotated[int, Field(ge=0, lt=2**32)]
 # A 64-bit number, which JSON carries as a decimal string: JavaScript loses integers above 2^53.
 U64 = Annotated[int, Field(ge=0, lt=2**64), PlainSerializer(str, return_type=str)]
 Cid = Annotated[str, StringConstraints(pattern=r"^b[a-z2-7]{58}$")]
@@ -102,13 +103,18 @@ class StateRef(_Document):
 class Terms(_Document):
     """What the requester pays and asks for; the contract keeps a copy."""
 
-    price_per_shard: Wei
-    audit_fee: Wei
-    stake_per_lease: Wei
-    poison_value: Wei = 0
-    lease_time_s: Annotated[int, Field(ge=1, lt=2**32)]
+    asset: Annotated[int, Field(ge=0, lt=2**8)] = 0  # in which everything is paid
+    price_per_shard: Annotated[TermsWei, Field(ge=1)]  # the most, at the end of a ramp
+    floor_bps: Annotated[int, Field(ge=0, le=BPS)] = BPS  # of the price, at the beginning of a ramp
+    ramp_time_s: Seconds = 0  # from the opening of a round to the full price
+    audit_fee: TermsWei
+    stake_per_shard: TermsWei
+    poison_value: TermsWei = 0
+    lease_time_s: Annotated[Seconds, Field(ge=1)]
+    round_time_s: Seconds = 0  # until a round may close without all its slots; 0: never
+    quorum: Annotated[int, Field(ge=1, le=MAX_SLOTS)] | None = None  # None: all slots
     samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)]
-    deadline: Annotated[int, Field(ge=0, lt=2**64)]
+    deadline: Annotated[int, Field(ge=0, lt=2**40)]
 
 
 class JobSpec(_Document):
@@ -135,12 +141,29 @@ class JobSpec(_Document):
             )
         if self.terms.samples > self.segments:
             raise ValueError(f"{self.terms.samples} samples of {self.segments} segments")
+        self._check_quorum()
         least = compute_minimum_stake(self.terms, self.segments)
-        if self.terms.stake_per_lease < least:
+        if self.terms.stake_per_shard < least:
             raise ValueError(
-                f"a stake of {self.terms.stake_per_lease} wei makes cheating pay: at least {least}"
+                f"a stake of {self.terms.stake_per_shard} wei makes cheating pay: at least {least}"
             )
         return self
+
+    def _check_quorum(self) -> None:
+        round_time, lease_time = self.terms.round_time_s, self.terms.lease_time_s
+        if self.quorum > self.slots:
+            raise ValueError(f"a quorum of {self.quorum} in rounds of {self.slots} slots")
+        if round_time == 0 and self.quorum != self.slots:
+            raise ValueError(f"a quorum of {self.quorum} of {self.slots} slots needs round_time_s")
+        if 0 < round_time < lease_time:
+            raise ValueError(
+                f"a round of {round_time} s leaves a lease less than its {lease_time} s"
+            )
+
+    @property
+    def quorum(self) -> int:
+        """The attested slots without which no round closes."""
+        return self.slots if self.terms.quorum is None else self.terms.quorum
 
     @property
     def document(self) -> bytes:
@@ -155,7 +178,7 @@ class JobSpec(_Document):
 
     @property
     def escrow(self) -> int:
-        """What the requester pays in: price and audit fee of every shard, in wei."""
+        """What the requester pays in: full price and audit fee of every shard, in wei."""
         return self.rounds * self.slots * (self.terms.price_per_shard + self.terms.audit_fee)
 
     @property
@@ -186,12 +209,17 @@ def compute_spec_hash(values: list[Hash32]) -> Hash32:
 
 
 def compute_minimum_stake(terms: Terms, segments: int) -> int:
-    """Return the least stake under which cheating never pays: ``S >= (R + V) / q - R``.
+    """Return the least stake per shard under which cheating never pays: ``S >= (R + V) / wq - R``.
 
-    One lie is caught with probability q = (1 - r) m / n, r the share of tickets that collude."""
-    honest = COLLUSION_DENOMINATOR - COLLUSION_NUMERATOR
-    gain = (terms.price_per_shard + terms.poison_value) * segments * COLLUSION_DENOMINATOR
-    return max(0, -(-gain // (honest * terms.samples)) - terms.price_per_shard)
+    m independent draws from n segments find one lie with probability q = (1 - r) (1 - (1 - 1/n)^m), r
+    the share of tickets that collude; w of those that are drawn are punished even if they withhold what
+    they published. contracts/src/libraries/StakeRule.sol derives the rule."""
+    caught = (COLLUSION_DENOMINATOR - COLLUSION_NUMERATOR) * PUNISHED_NUMERATOR
+    draws: int = segments**terms.samples
+    missing: int = (segments - 1) ** terms.samples  # of these draws
+    gain = (terms.price_per_shard + terms.poison_value) * COLLUSION_DENOMINATOR
+    loss = -(-gain * PUNISHED_DENOMINATOR * draws // (caught * (draws - missing)))
+    return max(0, loss - terms.price_per_shard)
 
 
 def decode_spec(data: bytes) -> JobSpec:

@@ -5,8 +5,8 @@ from typing import Final, cast
 from pydantic import BaseModel
 
 from market.chain.client import Chain
-from market.chain.events import AnyEvent, ShardClaimed
-from market.chain.structs import Job, Lease, NamedJobStatus, NamedLeaseStatus
+from market.chain.events import AnyEvent, ShardsClaimed
+from market.chain.structs import Job, Lease, NamedJobStatus, NamedLeaseStatus, Round
 from market.protocol.constants import MAX_DOCUMENT_BYTES
 from market.protocol.errors import NotFound
 from market.protocol.spec import SPEC_LEAVES, JobSpec, decode_spec
@@ -32,11 +32,10 @@ class JobPage(BaseModel):
 
 
 class LeaseEntry(BaseModel):
-    """A lease of a job: whose it is, for which shard, and its status now."""
+    """A lease of a job, for slots of one round, and its status now."""
 
     id: int
-    round: int
-    slot: int
+    slots: tuple[int, ...]
     status: NamedLeaseStatus
     lease: Lease
 
@@ -46,6 +45,7 @@ class ShardEntry(BaseModel):
 
     round: int
     slot: int
+    attested: bool  # in the round's set
     lease_id: int | None
 
 
@@ -87,7 +87,7 @@ def get_job_details(chain: Chain, store: BlobStore, job_id: int) -> JobDetails:
     job = chain.get_job(job_id)
     document = get_document_cid(chain, job_id)
     events = chain.get_job_events(job_id)
-    claims = [event for event in events if isinstance(event, ShardClaimed)]
+    claims = [event for event in events if isinstance(event, ShardsClaimed)]
     return JobDetails(
         id=job_id,
         status=chain.get_job_status(job_id),
@@ -112,25 +112,31 @@ def _find_spec(store: BlobStore, document: Cid) -> JobSpec | None:
 
 
 def _list_shards(
-    chain: Chain, job_id: int, job: Job, claims: list[ShardClaimed]
+    chain: Chain, job_id: int, job: Job, claims: list[ShardsClaimed]
 ) -> tuple[ShardEntry, ...]:
-    claimed = {(claim.round, claim.slot) for claim in claims}
-    places = [(r, s) for r in range(min(job.round + 1, job.rounds)) for s in range(job.slots)]
-    return tuple(
-        ShardEntry(
-            round=r,
-            slot=s,
-            lease_id=chain.find_lease(job_id, r, s) if (r, s) in claimed else None,
-        )
-        for r, s in places
-    )
+    shards: list[ShardEntry] = []
+    for round_ in range(min(job.round + 1, job.rounds)):
+        sets = chain.get_round(job_id, round_)
+        last = {slot: c.lease_id for c in claims if c.round == round_ for slot in _list_slots(c)}
+        shards += [_build_shard(round_, slot, sets, last.get(slot)) for slot in range(job.slots)]
+    return tuple(shards)
 
 
-def _get_lease(chain: Chain, claim: ShardClaimed) -> LeaseEntry:
+def _list_slots(claim: ShardsClaimed) -> range:
+    return range(claim.first, claim.first + claim.count)
+
+
+def _build_shard(round_: int, slot: int, sets: Round, last_lease: int | None) -> ShardEntry:
+    taken, attested = (bool(bits >> slot & 1) for bits in (sets.taken, sets.attested))
+    # A slot that was given back keeps its last lease only in the set that it is in.
+    lease_id = last_lease if taken or attested else None
+    return ShardEntry(round=round_, slot=slot, attested=attested, lease_id=lease_id)
+
+
+def _get_lease(chain: Chain, claim: ShardsClaimed) -> LeaseEntry:
     return LeaseEntry(
         id=claim.lease_id,
-        round=claim.round,
-        slot=claim.slot,
+        slots=tuple(_list_slots(claim)),
         status=chain.get_status(claim.lease_id),
         lease=chain.get_lease(claim.lease_id),
     )

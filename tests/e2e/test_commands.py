@@ -60,7 +60,7 @@ def test_a_finished_job_is_replayed_exported_receipted_and_verified(finished, tm
     assert len(verified["checks"]) == 7
 
     document = json.loads(receipt.read_text())
-    document["shards"][0]["auditor"] = document["requester"]
+    document["leases"][0]["auditor"] += 1
     receipt.write_text(json.dumps(document))
     assert "NO:" in run("receipt", "verify", str(receipt), code=1)
 
@@ -111,6 +111,7 @@ def test_a_machine_with_other_arithmetic_says_so_and_cannot_provide(monkeypatch)
         (("--preset", "tiny", "--limit", "1000"), "a dataset of 1000 tokens"),
         (("--preset", "tiny", "--stake", "1wei"), "makes cheating pay"),
         (("--preset", "tiny", "--samples", "9"), "9 samples of 8 segments"),
+        (("--preset", "tiny", "--quorum", "2"), "a quorum of 2 of 3 slots needs round_time_s"),
     ],
 )
 def test_a_job_that_cannot_be_is_refused_with_the_rule(options, fault, tmp_path, monkeypatch):

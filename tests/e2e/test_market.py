@@ -7,16 +7,18 @@ import pytest
 import torch
 
 from market.chain.devnet import get_account
-from market.chain.events import AuditMismatched, LeaseSettled, LeaseSlashed, ShardAttested
+from market.chain.events import LeaseSettled, LeaseSlashed, RecordChallenged, ShardsAttested
 from market.protocol.lifecycle import LeaseStatus
 from market.protocol.program import TensorRole
+from market.protocol.records import split_position
 from market.protocol.sampling import compute_job_seed
 from market.storage.cid import Cid
 from tests.e2e.conftest import TERMS
 from tests.trainer.tiny_job import SCHEDULE
-from trainer.evidence import fetch_manifest, fetch_record_state, find_shard, name_lease
+from trainer.evidence import fetch_manifest, fetch_record_state, name_lease
 from trainer.execution import Executor
 from trainer.shards import run_segment
+from verifier.audit import Audit
 from verifier.replay import Replay
 
 
@@ -59,6 +61,12 @@ def forge_gradients(executor, task, state, segment, on_step):
     return replace(end, gradients=zeros)
 
 
+def read_audit(world, auditor_number):
+    """The only audit that an auditor keeps."""
+    (path,) = (world.folder / get_account(auditor_number).address / "audits").iterdir()
+    return Audit.model_validate_json(path.read_bytes())
+
+
 def test_an_honest_job_is_trained_audited_paid_and_replayed(open_world):
     world = open_world()
     providers = {world.add_provider(n, leases=9) for n in (2, 3)}
@@ -72,9 +80,9 @@ def test_an_honest_job_is_trained_audited_paid_and_replayed(open_world):
     shards = world.spec.rounds * world.spec.slots
     assert len(list(ledger.iterate(LeaseSettled))) == shards
     assert not list(ledger.iterate(LeaseSlashed))
-    earned = sum(world.chain.get_credit(address) for address in providers)
+    earned = sum(world.provider_stake(operator).earned for operator in providers)
     assert earned == shards * TERMS.price_per_shard
-    assert sum(world.chain.get_credit(a) for a in auditors) == shards * TERMS.audit_fee
+    assert sum(world.auditor_stake(a).earned for a in auditors) == shards * TERMS.audit_fee
     files = world.files
     replay = Replay(world.job_id, files, Executor(files.program), world.chain, ledger, world.store)
     results = [result for result, _ in replay.run()]
@@ -89,8 +97,8 @@ def test_an_honest_job_is_trained_audited_paid_and_replayed(open_world):
 def test_a_cheating_provider_loses_its_stake_and_the_shard_is_done_again(open_world, cheat):
     world = open_world()
     cheater = world.add_provider(2, cheat)
-    world.add_auditor(4)
-    world.run_until(lambda: LeaseStatus.MISMATCHED in world.statuses().values())
+    auditor = world.add_auditor(4)
+    accused = world.run_until_status(LeaseStatus.ACCUSED)
     honest = world.add_provider(3, leases=9)
 
     world.devnet.advance_time(6)
@@ -98,40 +106,53 @@ def test_a_cheating_provider_loses_its_stake_and_the_shard_is_done_again(open_wo
 
     ledger = world.ledger()
     (slashed,) = ledger.iterate(LeaseSlashed)
-    assert slashed.provider == cheater
-    assert slashed.amount == TERMS.stake_per_lease
-    assert slashed.to_auditor <= slashed.amount * 3 // 10
-    (mismatch,) = ledger.iterate(AuditMismatched)
-    assert mismatch.claimed_record != mismatch.audited_record
-    assert world.chain.get_provider_stake(cheater).staked == 0
-    attested = {event.lease_id for event in ledger.iterate(ShardAttested)}
-    assert {find_shard(ledger, lease).provider for lease in attested} == {honest}
+    assert slashed.lease_id == accused
+    assert slashed.amount == TERMS.stake_per_shard
+    assert slashed.rewarded == slashed.amount * 3 // 10
+    assert world.provider_stake(cheater).staked == 0
+    assert world.auditor_stake(auditor).earned == slashed.rewarded
+    attested = {event.lease_id for event in ledger.iterate(ShardsAttested)}
+    assert {world.leases()[lease].operator for lease in attested} == {honest}
 
 
-def test_a_provider_that_begins_from_a_base_of_its_own_is_caught_at_record_0(open_world):
+def test_an_auditor_keeps_the_two_hashes_that_differ_and_accuses_that_record(open_world):
+    world = open_world()
+    world.add_provider(2, flip_one_bit)
+    world.add_auditor(4)
+
+    accused = world.run_until_status(LeaseStatus.ACCUSED)
+
+    found = read_audit(world, 4).difference
+    (challenge,) = world.ledger().iterate(RecordChallenged)
+    manifest = fetch_manifest(world.ledger(), world.store, accused, world.spec.segments)
+    assert split_position(challenge.position, world.spec.segments) == (found.shard, found.index)
+    assert found.claimed == manifest.traces[found.shard][found.index].compute_record(found.index)
+    assert found.claimed != found.recomputed
+
+
+@pytest.mark.parametrize("role", [TensorRole.BASE, TensorRole.SLOT])
+def test_a_provider_that_begins_elsewhere_is_accused_of_record_0(open_world, role):
     world = open_world()
     world.add_provider(3, leases=9)
     world.add_auditor(4)
     world.run_until(lambda: world.chain.get_job(world.job_id).round == 1)
     world.parties.pop(0)
     cheater = world.add_provider(2)
-    dishonest = world.parties[-1]
-    compute = dishonest._compute_prestate
+    origins = world.parties[-1]._training._origins
+    compute = origins.compute_prestate
 
-    def begin_elsewhere(files, job_id, round_index, slot):
-        state = compute(files, job_id, round_index, slot)
-        weights = files.program.find_inputs(TensorRole.BASE)
-        return {**state, **{name: torch.zeros_like(state[name]) for name in weights}}
+    def begin_elsewhere(files, *place):
+        state = compute(files, *place)
+        names = files.program.find_inputs(role)
+        return {**state, **{name: torch.zeros_like(state[name]) for name in names}}
 
-    dishonest._compute_prestate = (
-        begin_elsewhere  # what follows is true, from a base nobody gave it
-    )
+    origins.compute_prestate = begin_elsewhere  # what follows is true, from a state nobody gave it
 
-    world.run_until(lambda: LeaseStatus.MISMATCHED in world.statuses().values())
+    accused = world.run_until_status(LeaseStatus.ACCUSED)
 
-    (mismatch,) = world.ledger().iterate(AuditMismatched)
-    assert mismatch.record_index == 0
-    assert find_shard(world.ledger(), mismatch.lease_id).provider == cheater
+    (challenge,) = world.ledger().iterate(RecordChallenged)
+    assert challenge.position == 0
+    assert world.leases()[accused].operator == cheater
 
 
 def test_training_that_diverges_to_nan_is_committed_audited_and_attested(open_world):
@@ -142,11 +163,11 @@ def test_training_that_diverges_to_nan_is_committed_audited_and_attested(open_wo
     world.run_until_attested()
 
     ledger = world.ledger()
-    (first, *_) = ledger.iterate(ShardAttested)
+    (first, *_) = ledger.iterate(ShardsAttested)
     manifest = fetch_manifest(ledger, world.store, first.lease_id, world.spec.segments)
     assert not list(ledger.iterate(LeaseSlashed))
-    assert manifest.records[-1].base_root == first.contribution
-    last = fetch_record_state(world.files, world.store, manifest, world.spec.segments)
+    (shard,) = manifest.shards
+    last = fetch_record_state(world.files, world.store, shard, world.spec.segments)
     assert any(bool(tensor.isnan().any()) for tensor in last.values())
 
 
@@ -167,33 +188,31 @@ def test_daemons_that_are_restarted_before_every_turn_lose_nothing(open_world):
     assert len(world.leases()) == world.spec.rounds * world.spec.slots
 
 
-def test_a_provider_that_does_not_open_loses_its_stake(open_world):
-    world = open_world()
-    silent = world.add_provider(2)
-    world.add_auditor(4)
-    world.run_until(lambda: LeaseStatus.AUDIT_COMMITTED in world.statuses().values())
-    world.parties.pop(0)
+def test_one_key_may_provide_and_audit_for_two_operators(open_world):
+    world = open_world(schedule=replace(SCHEDULE, rounds=1))
+    provider, auditor = world.add_provider(2, leases=2), world.add_auditor(2)
 
-    world.devnet.advance_time(61)
-    world.run_until(lambda: LeaseStatus.SLASHED in world.statuses().values())
+    world.run_until_attested()
 
-    assert world.chain.get_provider_stake(silent).staked == 0
+    assert {claimed.operator for claimed in world.leases().values()} == {provider}
+    attested = world.ledger().iterate(ShardsAttested)
+    assert {event.auditor for event in attested} == {auditor}
 
 
 def test_an_auditor_that_is_silent_is_replaced_and_the_provider_is_paid(open_world):
     world = open_world()
     provider = world.add_provider(2, leases=9)
     world.add_auditor(4)
-    world.run_until(lambda: LeaseStatus.DRAWN in world.statuses().values())
+    world.run_until_status(LeaseStatus.DRAWN)
     silent = world.parties.pop()
     world.add_auditor(5)
 
     world.devnet.advance_time(121)
-    world.run_until(lambda: LeaseStatus.COMMITTED in world.statuses().values())
+    world.run_until_status(LeaseStatus.COMMITTED)
     world.parties.append(silent)  # the only ticket listed before the commitment is its own
     world.run_until_attested()
 
-    assert world.chain.get_provider_stake(provider).staked == 9 * TERMS.stake_per_lease
+    assert world.provider_stake(provider).staked == 9 * TERMS.stake_per_shard
 
 
 def test_auditors_alone_draw_the_seed_of_a_job(open_world):
@@ -255,19 +274,18 @@ def test_states_that_another_lease_begins_from_survive_the_end_of_a_lease(open_w
 
 def test_a_withdrawn_commitment_costs_a_fee_and_reopens_the_shard(open_world):
     world = open_world()
-    address = world.add_provider(2)
-    world.run_until(lambda: LeaseStatus.LEASED in world.statuses().values())
-    (lease,) = world.leases()
+    operator = world.add_provider(2)
+    lease = world.run_until_status(LeaseStatus.LEASED)
     while world.chain.get_status(lease) is LeaseStatus.LEASED:
         world.parties[0].take_turn()  # and no block more, so that the draw is not half-way yet
 
     world.chain.send(get_account(2), world.chain.calls.withdraw_commitment(lease))
 
     assert world.chain.get_status(lease) is LeaseStatus.WITHDRAWN
-    assert world.chain.find_lease(world.job_id, 0, 0) is None
-    left = world.chain.get_provider_stake(address)
+    assert world.chain.get_round(world.job_id, 0).taken == 0
+    left = world.provider_stake(operator)
     assert left.locked == 0
-    assert 0 < left.staked < TERMS.stake_per_lease
+    assert 0 < left.staked < TERMS.stake_per_shard
 
 
 def test_progress_of_another_chains_lease_with_the_same_number_is_not_taken_up(open_world):
@@ -276,10 +294,10 @@ def test_progress_of_another_chains_lease_with_the_same_number_is_not_taken_up(o
     world.run_until(lambda: len(world.leases()) == 1)
     world.run_until(lambda: LeaseStatus.COMMITTED in world.statuses().values())
     (kept,) = (world.folder / get_account(2).address / "leases").iterdir()
-    shard = find_shard(world.ledger(), 1)
+    (claimed,) = world.leases().values()
 
-    name = name_lease(world.chain, world.ledger(), shard)
+    name = name_lease(world.chain, world.ledger(), claimed)
     other_seed = SimpleNamespace(deployment=world.chain.deployment, get_seed=lambda _job: 7)
 
-    assert kept.stem == name
-    assert name_lease(other_seed, world.ledger(), shard) != name
+    assert kept.stem == f"{name}-0"
+    assert name_lease(other_seed, world.ledger(), claimed) != name

@@ -25,7 +25,8 @@ def outage_world(anvil, tmp_path):
         store = BlobStore(tmp_path / "store", STORE_BYTES)
         spec = publish_job(store, schedule=SCHEDULE, terms=TERMS, **build_tiny_job())
         with connect(node.url, deployment, patience_s=0.2) as chain:
-            chain.send(get_account(1), chain.calls.create_job(spec))
+            requester = get_account(1)
+            chain.send(requester, chain.calls.create_job(spec, requester.address))
             (created,) = chain.find_events(0, chain.get_height(), (JobCreated,))
             yield World(chain, node, tmp_path, created.job_id, spec, store)
 
@@ -34,7 +35,7 @@ def test_a_node_that_dies_in_the_middle_of_a_lease_costs_nothing(outage_world, a
     world = outage_world
     provider = world.add_provider(2, leases=9)
     world.add_auditor(4)
-    world.run_until(lambda: LeaseStatus.LEASED in world.statuses().values())
+    world.run_until_status(LeaseStatus.LEASED)
 
     world.devnet.stop()
     for party in world.parties:
@@ -44,6 +45,6 @@ def test_a_node_that_dies_in_the_middle_of_a_lease_costs_nothing(outage_world, a
     with Devnet(config) as again:
         world.devnet = again
         world.run_until_attested()
-        staked = world.chain.get_provider_stake(provider).staked
+        staked = world.provider_stake(provider).staked
 
-    assert staked == 9 * TERMS.stake_per_lease
+    assert staked == 9 * TERMS.stake_per_shard

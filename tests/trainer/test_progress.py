@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from market.storage.blobs import BlobStore
 from tests.trainer.tiny_job import build_tiny_job
@@ -47,6 +48,15 @@ def test_what_is_written_is_no_blob_before_it_is_kept(store):
     assert not store.has(draft.cid)
     assert draft.keep() == draft.cid
     assert store.has(draft.cid)
+
+
+def test_progress_is_cut_to_what_came_before_a_segment(store):
+    record = write_boundary(store, PROGRAM, STATE, ROOTS).record
+    kept = [ShardProgress(records=(record,))]
+    for number in (1.0, 2.0, 3.0):
+        kept.append(kept[-1].extend(record, torch.full((2, 1), number)))
+
+    assert [kept[3].cut(segments) for segments in range(4)] == kept
 
 
 def test_a_save_that_failed_is_reported_and_the_disk_says_how_far_the_lease_is(store, tmp_path):

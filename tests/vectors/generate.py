@@ -28,13 +28,20 @@ from market.protocol.program import (
 )
 from market.protocol.records import (
     Outcome,
-    Reproduction,
     StateClaim,
+    compute_lease_branch,
+    compute_lease_root,
+    compute_position,
     compute_record_branch,
     compute_trace_root,
-    hash_audit,
 )
-from market.protocol.sampling import compute_job_seed, draw_segments, draw_tickets
+from market.protocol.sampling import (
+    compute_job_seed,
+    compute_segment_seed,
+    draw_panel,
+    draw_segments,
+    draw_tickets,
+)
 from market.protocol.spec import compute_spec_hash
 from market.protocol.tensors import (
     Dtype,
@@ -98,13 +105,19 @@ def build_tiny_program() -> Program:
     )
 
 
-def _build_claims(segments: int) -> list[StateClaim]:
-    outcome = [Outcome(_hash("gradient", i), _hash("metrics", i)) for i in range(segments + 1)]
-    zero = Hash32(bytes(32))
+def _build_claims(segments: int, *shard: int) -> list[StateClaim]:
     return [
-        StateClaim(_hash("base", i), _hash("slot", i), outcome[i].compute_leaf() if i else zero)
+        StateClaim(
+            _hash("base", i, *shard),
+            _hash("slot", i, *shard),
+            _build_outcome(i, *shard).compute_leaf() if i else Hash32(bytes(32)),
+        )
         for i in range(segments + 1)
     ]
+
+
+def _build_outcome(index: int, *shard: int) -> Outcome:
+    return Outcome(_hash("gradient", index, *shard), _hash("metrics", index, *shard))
 
 
 def _build_trace(segments: int) -> dict[str, object]:
@@ -144,37 +157,44 @@ def _build_draw(job_id: int, lease_id: int) -> dict[str, object]:
         "job_id": job_id,
         "lease_id": lease_id,
         "job_seed": str(compute_job_seed(job_id, mix_hash)),
-        "segments": {"n": 20, "m": 5, "values": draw_segments(lease_id, mix_hash, 20, 5)},
+        "segments": {
+            "n": 20,
+            "m": 5,
+            "seed": compute_segment_seed(lease_id, mix_hash),
+            "values": draw_segments(lease_id, mix_hash, 20, 5),
+        },
         "tickets": {"count": 7, "candidates": draw_tickets(lease_id, mix_hash, 7)},
+        "panel": {"count": 7, "candidates": draw_panel(lease_id, mix_hash, 7)},
     }
 
 
-def _build_audit() -> dict[str, object]:
-    segments, outcomes = [2, 5], [Outcome(_hash("g", i), _hash("m", i)) for i in range(2)]
-    reproductions = [
-        Reproduction(s, _hash("state", s), o) for s, o in zip(segments, outcomes, strict=True)
-    ]
-    contract, auditor, salt = bytes(range(20)), bytes(range(20, 40)), _hash("salt")
-    base_root = _hash("base")
-    commitment = hash_audit(31337, contract, 9, auditor, salt, base_root, reproductions)
+def _build_lease(shards: int, segments: int) -> dict[str, object]:
+    traces = [_build_claims(segments, shard) for shard in range(shards)]
+    places = [(shard, index) for shard in range(shards) for index in range(segments + 1)]
     return {
-        "chain_id": 31337,
-        "contract": _hex(contract),
-        "lease_id": 9,
-        "auditor": _hex(auditor),
-        "salt": _hex(salt),
-        "base_root": _hex(base_root),
+        "shards": shards,
         "segments": segments,
-        "outcomes": [
-            [_hex(r.state_root), _hex(r.outcome.gradient_root), _hex(r.outcome.metrics_root)]
-            for r in reproductions
+        "traces": [_hex(compute_trace_root(claims)) for claims in traces],
+        "root": _hex(compute_lease_root(traces)),
+        "records": [
+            {
+                "shard": shard,
+                "index": index,
+                "position": compute_position(shard, index, segments),
+                "state_root": _hex(traces[shard][index].state_root),
+                "gradient_root": _hex(_build_outcome(index, shard).gradient_root),
+                "metrics_root": _hex(_build_outcome(index, shard).metrics_root),
+                "outcome": _hex(traces[shard][index].outcome),
+                "leaf": _hex(traces[shard][index].compute_record(index)),
+                "branch": [_hex(node) for node in compute_lease_branch(traces, shard, index)],
+            }
+            for shard, index in places
         ],
-        "commitment": _hex(commitment),
     }
 
 
 def build_commitments() -> dict[str, object]:
-    """Leaves, trees, records, specs, draws and audit commitments."""
+    """Leaves, trees, records, leases, specs and draws."""
     leaves = [hash_leaf(Role.SPEC, _hash(i) * 2) for i in range(5)]
     values = [_hash("spec", i) for i in range(8)]
     values[5] = Hash32(b"".join(n.to_bytes(8, "big") for n in (2, 3, 8, 16)))
@@ -195,8 +215,8 @@ def build_commitments() -> dict[str, object]:
             "leaf": _hex(outcome.compute_leaf()),
         },
         "trace": _build_trace(8),
+        "lease": _build_lease(3, 4),
         "draw": _build_draw(3, 9),
-        "audit": _build_audit(),
     }
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from torch import Tensor
 
 from market.commands.output import build_facts, build_progress, emit, format_wei
+from market.protocol.constants import BPS
 from market.protocol.errors import InvalidSpec
 from market.protocol.spec import HexHash, Terms, compute_minimum_stake
 from market.settings import read_settings
@@ -58,27 +59,35 @@ class Offer:
 
     samples: int
     price: int
+    floor: float  # share of the price at the opening of a round
+    ramp_time: int
     audit_fee: int
     poison_value: int
     stake: int | None  # None: the least allowed
     lease_time: int
+    round_time: int
+    quorum: int | None  # None: all slots
     hours: int
 
     def build_terms(self, segments: int) -> Terms:
         """Return the terms as of now."""
         terms = Terms(
             price_per_shard=self.price,
+            floor_bps=round(self.floor * BPS),
+            ramp_time_s=self.ramp_time,
             audit_fee=self.audit_fee,
-            stake_per_lease=self.stake or 0,
+            stake_per_shard=self.stake or 0,
             poison_value=self.poison_value,
             lease_time_s=self.lease_time,
+            round_time_s=self.round_time,
+            quorum=self.quorum,
             samples=self.samples,
             deadline=int(time.time()) + self.hours * _HOUR_S,
         )
         if self.stake is not None:
             return terms
         least = compute_minimum_stake(terms, segments)
-        return terms.model_copy(update={"stake_per_lease": least})
+        return terms.model_copy(update={"stake_per_shard": least})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +122,7 @@ def init_job(wish: Wish, out: Path, held_out: Path | None, *, as_json: bool) -> 
         "spec": out,
         "spec hash": "0x" + spec.spec_hash.hex(),
         "to escrow": format_wei(spec.escrow),
-        "stake per lease": format_wei(spec.terms.stake_per_lease),
+        "stake per shard": format_wei(spec.terms.stake_per_shard),
         f"training {'tokens' if training.ndim == 1 else 'rows'}": f"{len(training):,}",
     }
     emit(made, build_facts(wish.name, facts), as_json=as_json)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from rich.progress import TaskID
@@ -17,8 +18,9 @@ from trainer.jobs import JobFiles
 from trainer.parallel.group import join_group
 from trainer.parallel.lead import Leader, follow
 from trainer.parallel.strategies import StrategyName
-from trainer.provider import Provider, ProviderSetup
+from trainer.provider import Provider
 from trainer.shards import TrainSegment
+from trainer.training import ProviderSetup
 
 logger = logging.getLogger(__name__)
 
@@ -28,22 +30,35 @@ POLL_S: Final = 0.5
 BuildExecutor = Callable[[JobFiles], Executor]
 
 
+@dataclass(frozen=True, slots=True)
+class ProviderOptions:
+    """What the options of `provider run` say."""
+
+    threads: int | None
+    most_shards: int = 1
+    self_check: bool = True
+    strategy: StrategyName | None = None
+
+
 def build_provider(
-    settings: Settings, build_executor: BuildExecutor, train: TrainSegment
+    settings: Settings,
+    options: ProviderOptions,
+    build_executor: BuildExecutor,
+    train: TrainSegment,
 ) -> Provider:
     """Return the provider whose key, blobs and home the settings name."""
     progress = build_progress()
-    bars: dict[int, TaskID] = {}
+    bars: dict[Shard, TaskID] = {}
     is_seen = progress.console.is_terminal
 
     def show_step(shard: Shard, step: int, steps: int) -> None:
         if not is_seen:
             return
-        if shard.lease_id not in bars:
+        if shard not in bars:
             progress.start()
             name = f"lease {shard.lease_id}, round {shard.round_index}, slot {shard.slot}"
-            bars[shard.lease_id] = progress.add_task(name, total=steps)
-        progress.update(bars[shard.lease_id], completed=step + 1)
+            bars[shard] = progress.add_task(name, total=steps)
+        progress.update(bars[shard], completed=step + 1)
 
     return Provider(
         ProviderSetup(
@@ -55,17 +70,20 @@ def build_provider(
             build_executor=build_executor,
             train=train,
             on_step=show_step,
+            most_shards=options.most_shards,
+            self_check=options.self_check,
         )
     )
 
 
-def provide(threads: int | None, train: TrainSegment, strategy: StrategyName | None = None) -> None:
+def provide(options: ProviderOptions, train: TrainSegment) -> None:
     """Provide until a signal ends it: alone, or with the processes that torchrun started with this one."""
+    threads, strategy = options.threads, options.strategy
     use_threads(threads)
     require_release_arithmetic()
     configure_logging()
     if strategy is None:
-        _run_provider(lambda files: Executor(files.program, threads=threads), train)
+        _run_provider(options, lambda files: Executor(files.program, threads=threads), train)
         return
     with join_group() as group:
         logger.info("group joined", extra={"rank": group.rank, "processes": group.world})
@@ -75,12 +93,17 @@ def provide(threads: int | None, train: TrainSegment, strategy: StrategyName | N
             return
         leader = Leader(group, threads)
         try:
-            _run_provider(lambda files: leader.build_executor(files.program, strategy), train)
+            _run_provider(
+                options, lambda files: leader.build_executor(files.program, strategy), train
+            )
         finally:
             leader.end()
 
 
-def _run_provider(build_executor: BuildExecutor, train: TrainSegment) -> None:
+def _run_provider(
+    options: ProviderOptions, build_executor: BuildExecutor, train: TrainSegment
+) -> None:
     settings = read_settings()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    run_loop(build_provider(settings, build_executor, train).take_turn, POLL_S)
+    provider = build_provider(settings, options, build_executor, train)
+    run_loop(provider.take_turn, POLL_S)

@@ -34,7 +34,7 @@ ROUNDS: Final = 5
 _SCHEDULE: Final = Schedule(rounds=2, slots=3, segments=8, steps_per_segment=20)
 _RECIPE: Final = Recipe("demo", 8, 3e-3, 10, _SCHEDULE)
 _TERMS: Final = Terms(
-    price_per_shard=1, audit_fee=0, stake_per_lease=100, lease_time_s=1, samples=2, deadline=1
+    price_per_shard=1, audit_fee=0, stake_per_shard=100, lease_time_s=1, samples=2, deadline=1
 )
 
 
@@ -104,7 +104,7 @@ class _Segment:
         """Fetch, check and reproduce the same segment."""
         state = fetch_state(self._store, self._files.program, self._prestate)
         compute_state_roots(self._files.program, state)
-        reproduce_segment(self._executor, self._task, state, 0)
+        reproduce_segment(self._executor, self._task, state, (0, 0))
 
 
 def _measure_segment(segment: _Segment) -> tuple[float, float]:

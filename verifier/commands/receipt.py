@@ -9,7 +9,7 @@ from market.chain.ledger import Ledger
 from market.commands.output import build_facts, build_table, emit
 from market.settings import read_settings
 from verifier.commands.replay import load_job
-from verifier.receipt import build_receipt, check_receipt, read_receipt
+from verifier.receipt import Books, build_receipt, check_receipt, read_receipt
 
 
 def make_receipt(job_id: int, out: Path, *, as_json: bool) -> None:
@@ -18,11 +18,11 @@ def make_receipt(job_id: int, out: Path, *, as_json: bool) -> None:
     store = settings.open_store()
     with settings.connect() as chain:
         ledger, files = load_job(chain, store, job_id)
-        made = build_receipt(chain, ledger, store, files, job_id)
+        made = build_receipt(Books(chain, ledger, store, files, job_id))
     out.write_text(made.text)
     facts: dict[str, object] = {
         "file": out,
-        "shards": len(made.shards),
+        "leases": len(made.leases),
         "slashes": len(made.slashes),
         "model": "0x" + made.model_root.hex(),
     }

@@ -18,7 +18,7 @@ from market.protocol.spec import HexHash, JobSpec
 from market.settings import read_settings
 from market.storage.blobs import BlobStore
 from trainer.commands.conformance import require_release_arithmetic, use_threads
-from trainer.evidence import Shard, compute_base, list_attested
+from trainer.evidence import Shard, compute_base, list_sets
 from trainer.execution import Executor
 from trainer.jobs import JobFiles, fetch_job, fetch_spec
 from trainer.lora import merge_adapters
@@ -127,15 +127,15 @@ class ModelFile:
 
 
 def export_model(job_id: int, file: ModelFile, *, as_json: bool) -> None:
-    """Write the weights that follow from a job's attested rounds."""
+    """Write the weights that follow from a job's closed rounds."""
     settings = read_settings()
     store = settings.open_store()
     with settings.connect() as chain:
         ledger, files = load_job(chain, store, job_id)
         rounds = chain.get_job(job_id).round
         if rounds == 0:
-            raise InvalidTransition(f"job {job_id} has no round with all shards attested")
-        base = compute_base(files, ledger, store, list_attested(chain, job_id, rounds))
+            raise InvalidTransition(f"job {job_id} has no round that is closed")
+        base = compute_base(files, ledger, store, list_sets(ledger, job_id, rounds))
     write_model(files.spec, base, file)
     root = compute_named_tensor_root(files.program.find_inputs(TensorRole.BASE), base)
     exported = ExportedModel(job_id=job_id, file=str(file.out), rounds=rounds, root=root)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from trainer.commands.provider import provide
+from trainer.commands.provider import ProviderOptions, provide
 from trainer.execution import Executor
 from trainer.shards import SegmentEnd, ShardTask, run_segment
 from trainer.states import State
@@ -32,7 +32,7 @@ def skip_half(
 
 def main() -> None:
     """Run the provider with half of the work."""
-    provide(1, skip_half)
+    provide(ProviderOptions(threads=1, self_check=False), skip_half)
 
 
 if __name__ == "__main__":

@@ -12,35 +12,33 @@ from rich.table import Table
 from rich.text import Text
 
 from market.chain.client import Chain
-from market.chain.events import AuditMismatched, Event, SegmentsDrawn, ShardClaimed
+from market.chain.events import Event, RecordChallenged, SegmentsDrawn, ShardsClaimed
 from market.chain.ledger import Ledger
 from market.commands.output import format_wei
 from market.protocol.lifecycle import LeaseStatus
-from verifier.demo.cast import EVERYBODY, Scene
-from verifier.demo.figures import LIFECYCLE, DemoFigures
-
-NAMES: Final = {party.address: party.name for party in EVERYBODY}
+from market.protocol.records import split_position
+from verifier.demo.cast import Scene
+from verifier.demo.figures import LIFECYCLE, DemoFigures, name_operators
 
 _STYLES: Final = {
     LeaseStatus.LEASED: "cyan",
     LeaseStatus.ATTESTED: "green",
     LeaseStatus.FINAL: "green",
     LeaseStatus.SETTLED: "bold green",
-    LeaseStatus.MISMATCHED: "bold red",
-    LeaseStatus.FORFEITED: "bold red",
+    LeaseStatus.ACCUSED: "bold red",
     LeaseStatus.SLASHED: "bold red",
 }
 
 
-def count_trained(scene: Scene, chain: Chain, claimed: ShardClaimed) -> int | None:
+def count_trained(scene: Scene, chain: Chain, claimed: ShardsClaimed, provider: str) -> int | None:
     """Return how many segments a provider has on disk for a lease, while it keeps them."""
-    folder = scene.home / NAMES[claimed.provider] / "leases"
-    for path in folder.glob(f"{chain.deployment.market}-{claimed.lease_id}-*.json"):
-        try:
-            return len(json.loads(path.read_text())["records"]) - 1
-        except FileNotFoundError:  # the lease ended meanwhile, and its provider dropped it
-            return None
-    return None
+    folder = scene.home / provider / "leases"
+    paths = list(folder.glob(f"{chain.deployment.market}-{claimed.lease_id}-*.json"))
+    try:
+        done = [len(json.loads(path.read_text())["records"]) - 1 for path in paths]
+    except FileNotFoundError:  # the lease ended meanwhile, and its provider dropped it
+        return None
+    return sum(done) if done else None
 
 
 def _draw_segments(trained: int, segments: int, drawn: Sequence[int], false_at: int | None) -> Text:
@@ -81,7 +79,7 @@ class Screen:
         """Show what the chain and the providers' disks say now."""
         self._ledger.refresh()
         if self._console.is_terminal:
-            self._live.update(self._build_table(), refresh=True)
+            self._live.update(self.build_table(), refresh=True)
             return
         events = list(self._ledger.iterate(Event))
         for event in events[self._shown :]:
@@ -90,7 +88,8 @@ class Screen:
             self._console.print(f"  block {event.block_number}: {subject}{type(event).__name__}")
         self._shown = len(events)
 
-    def _build_table(self) -> Table:
+    def build_table(self) -> Table:
+        """Return a row for each lease, with a mark for each of its segments."""
         table = Table(
             "lease",
             "round",
@@ -101,28 +100,40 @@ class Screen:
             title="the market",
             title_justify="left",
         )
-        for claimed in self._ledger.iterate(ShardClaimed):
-            lease = claimed.lease_id
+        names = name_operators(self._ledger)
+        for claimed in self._ledger.iterate(ShardsClaimed):
+            lease, provider = claimed.lease_id, names[claimed.operator]
             status = self._chain.get_status(lease)
-            trained = count_trained(self._scene, self._chain, claimed)
+            trained = count_trained(self._scene, self._chain, claimed, provider)
             if trained is not None:
                 self._trained[lease] = trained
             drawn = self._ledger.find(SegmentsDrawn, lease)
-            mismatch = self._ledger.find(AuditMismatched, lease)
             table.add_row(
                 str(lease),
                 str(claimed.round + 1),
-                str(claimed.slot + 1),
-                NAMES[claimed.provider],
+                _show_shards(range(claimed.first, claimed.first + claimed.count)),
+                provider,
                 _draw_segments(
                     self._trained.get(lease, 0),
-                    self._segments,
+                    self._segments * claimed.count,
                     drawn.segments if drawn else (),
-                    mismatch.record_index if mismatch else None,
+                    self._find_false(lease),
                 ),
                 Text(status.name.lower().replace("_", " "), _STYLES.get(status, "")),
             )
         return table
+
+    def _find_false(self, lease_id: int) -> int | None:
+        """Return the segment before the record that was accused of a lease, counted from 1."""
+        for event in self._ledger.iterate(RecordChallenged):
+            if event.lease_id == lease_id:
+                shard, index = split_position(event.position, self._segments)
+                return shard * self._segments + index
+        return None
+
+
+def _show_shards(slots: Sequence[int]) -> str:
+    return ", ".join(str(slot + 1) for slot in slots)
 
 
 def _build_grid(rows: Sequence[tuple[str, str]]) -> Table:
@@ -151,12 +162,12 @@ def _show_leases(figures: DemoFigures) -> Table:
     )
     for lease in figures.leases:
         ended = f"[bold red]{lease.status}[/]" if lease.status == "slashed" else lease.status
-        audited = ", ".join(str(segment + 1) for segment in lease.audited)
+        audited = ", ".join(str(segment + 1) for segment in sorted(lease.audited))
         table.add_row(
             str(lease.lease_id),
-            str(lease.shard[0] + 1),
-            str(lease.shard[1] + 1),
-            NAMES[lease.provider],
+            str(lease.round + 1),
+            _show_shards(lease.slots),
+            lease.provider,
             f"{audited} of {lease.segments}",
             ended,
         )
@@ -167,20 +178,20 @@ def _show_slashes(figures: DemoFigures) -> Panel:
     rows = []
     for slash in figures.slashes:
         rows += [
-            ("who", f"{NAMES[slash.provider]} lost {format_wei(slash.amount)}"),
-            ("to the auditor", f"{format_wei(slash.to_auditor)}; the rest is burned"),
+            ("who", f"{slash.provider} lost {format_wei(slash.amount)}"),
+            ("to the auditor", f"{format_wei(slash.rewarded)}; the rest is burned"),
             (
                 "why",
                 f"segment {slash.record_index} of lease {slash.lease_id} does not end as claimed",
             ),
             ("claimed", slash.claimed.hex()),
-            ("recomputed", slash.audited.hex()),
+            ("recomputed", slash.recomputed.hex()),
         ]
     return Panel(_build_grid(rows), title="slashed", title_align="left", border_style="red")
 
 
 def _show_payments(figures: DemoFigures) -> Panel:
-    rows = [(NAMES[who], format_wei(amount)) for who, amount in figures.paid.items()]
+    rows = [(who, format_wei(amount)) for who, amount in figures.paid.items()]
     escrow = f"paid, from an escrow of {format_wei(figures.escrow_in)}"
     return Panel(_build_grid(rows), title=escrow, title_align="left", border_style="green")
 

@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 from market.chain.client import Chain, connect
 from market.chain.deployment import read_deployment
 from market.chain.devnet import get_account
-from market.chain.events import LeaseSettled, ShardClaimed
+from market.chain.events import LeaseSettled, OperatorRegistered, ShardsClaimed
 from market.chain.keys import write_key
 from market.chain.ledger import Ledger
+from market.chain.structs import Role
 from market.protocol.errors import MarketError
 from market.protocol.lifecycle import LeaseStatus
 from market.protocol.spec import JobSpec, decode_spec
@@ -39,7 +40,7 @@ from verifier.demo.cast import (
     Party,
     Scene,
 )
-from verifier.demo.figures import DemoFigures, Sources, write_figures
+from verifier.demo.figures import DemoFigures, Sources, name_operators, write_figures
 from verifier.demo.plot import plot_losses
 from verifier.demo.processes import Stage, get_peak_memory, wait_until
 from verifier.demo.reference import (
@@ -47,10 +48,10 @@ from verifier.demo.reference import (
     ReferenceLosses,
     read_held_out,
 )
-from verifier.demo.screen import NAMES, Screen, show_path, show_report, show_step
+from verifier.demo.screen import Screen, show_path, show_report, show_step
 
-STAKE: Final = "0.06ether"
-HONEST_STAKE: Final = "0.24ether"  # of four leases; the cheat stakes for one
+STAKE: Final = "0.08ether"
+HONEST_STAKE: Final = "0.32ether"  # of four shards; the cheat stakes for one
 TICKETS: Final = "3"
 PROMPT: Final = b"    def "
 SAMPLE_BYTES: Final = 300
@@ -124,7 +125,8 @@ class Demo:
         with self._time("lowering and posting"):
             spec, job_id = self._post()
         with connect(self._scene.rpc_url, read_deployment(self._home / "deployment.json")) as chain:
-            self._hire()
+            with self._time("operators, stakes and tickets"):
+                self._hire()
             ledger = Ledger(chain)
             self._train(chain, ledger, spec, job_id)
             with self._time("settlement"):
@@ -198,9 +200,11 @@ class Demo:
     def _hire(self) -> None:
         show_step("two auditors list tickets; three providers stake. mallory will cheat")
         for auditor in AUDITORS:
+            self._command(auditor, "operator", "register")
             self._command(auditor, "tickets", "buy", TICKETS)
             self._start(auditor, [_CLI, "auditor", "run", "--threads", "1"])
         for provider in PROVIDERS:
+            self._command(provider, "operator", "register")
             self._command(provider, "stake", STAKE if provider is CHEAT else HONEST_STAKE)
             honest = [_CLI, "provider", "run", "--threads", "1"]
             self._start(provider, ["verifier.demo.rogue"] if provider is CHEAT else honest)
@@ -246,13 +250,16 @@ class Demo:
 
         def is_settled() -> bool:
             ledger.refresh()
-            return len(list(ledger.iterate(LeaseSettled))) == shards
+            settled = [event.lease_id for event in ledger.iterate(LeaseSettled)]
+            return sum(ledger.get(ShardsClaimed, lease).count for lease in settled) == shards
 
         wait_until(is_settled, _START_TIMEOUT_S, "the settlement of every shard")
+        operators = {event.owner: event.operator for event in ledger.iterate(OperatorRegistered)}
         for party in (*AUDITORS, *PROVIDERS):
-            if chain.get_credit(party.address) > 0:
-                self._command(party, "withdraw")
-        ended = {chain.get_status(claimed.lease_id) for claimed in ledger.iterate(ShardClaimed)}
+            operator = operators[party.address]
+            if any(chain.get_account(operator, role, 0).earned for role in Role):
+                self._command(party, "payout")
+        ended = {chain.get_status(claimed.lease_id) for claimed in ledger.iterate(ShardsClaimed)}
         assert ended <= {LeaseStatus.SETTLED, LeaseStatus.SLASHED}
 
     def _report(self, chain: Chain, ledger: Ledger, spec: JobSpec, job_id: int) -> DemoFigures:
@@ -264,9 +271,9 @@ class Demo:
         self._command(REQUESTER, "receipt", "verify", str(receipt), "--model", str(model))
         store = BlobStore(home / "store", 2**34)
         files = fetch_job(store, spec)
-        sources = Sources(chain, ledger, store, files, job_id)
+        sources = Sources(chain, ledger, store, home, files, job_id, name_operators(ledger))
         losses = ReferenceLosses.model_validate_json((home / "reference.json").read_bytes())
-        plot_losses(plot, sources.list_curves(NAMES), losses.training, spec.steps_per_segment)
+        plot_losses(plot, sources.list_curves(), losses.training, spec.steps_per_segment)
         gas, lifecycle = sources.measure_gas()
         slashes = sources.list_slashes()
         before, after, sample, parameters = self._evaluate(spec, model)

@@ -2,7 +2,6 @@
 pragma solidity 0.8.37;
 
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
-import {Draw} from "./Draw.sol";
 
 /// @notice How a segment ended.
 struct Outcome {
@@ -11,22 +10,12 @@ struct Outcome {
     bytes32 metricsRoot; // of its last step
 }
 
-/// @notice What a provider commits to: its trace's root, and what the market uses of the first and last states.
-/// @dev The contract keeps the keccak256 of it; whoever acts on it supplies it again, from `TraceCommitted`.
-struct Trace {
-    bytes32 root;
-    bytes32 firstBaseRoot;
-    bytes32 lastBaseRoot;
-    bytes32 lastSlotRoot;
-}
-
 /// @notice Leaves and trees, as docs/protocol.md defines them: SHA-256, big-endian.
 library Commitments {
     // A leaf's domain: the letters TSTN, then its role.
     bytes32 private constant RECORD = hex"5453544e03";
     bytes32 private constant OUTCOME = hex"5453544e04";
     bytes32 private constant SPEC = hex"5453544e05";
-    bytes32 private constant AUDIT = hex"5453544e0a";
 
     uint256 internal constant SPEC_LEAVES = 8;
 
@@ -43,6 +32,7 @@ library Commitments {
 
     /// @notice The root over the spec's eight values.
     function hashSpec(bytes32[8] calldata values) internal view returns (bytes32) {
+        // slither-disable-next-line uninitialized-local
         bytes32[8] memory nodes;
         for (uint256 i = 0; i < SPEC_LEAVES; ++i) {
             nodes[i] = sha256(abi.encode(SPEC, i, values[i]));
@@ -70,25 +60,24 @@ library Commitments {
             hashRecord(segment + 1, outcome.stateRoot, hashOutcome(outcome.gradientRoot, outcome.metricsRoot));
     }
 
-    /// @notice What an auditor commits to before the records are opened. It binds the chain, the contract, the
-    /// lease and the auditor, so that nobody else can reveal it.
-    /// @param segments The drawn segments, bit i for segment i; `outcomes` has one for each, ascending.
-    function hashAudit(
-        uint256 leaseId,
-        address auditor,
-        bytes32 salt,
-        bytes32 baseRoot,
-        uint256 segments,
-        Outcome[] calldata outcomes
-    ) internal view returns (bytes32) {
-        bytes memory preimage = abi.encode(
-            AUDIT, block.chainid, address(this), leaseId, auditor, salt, baseRoot
-        );
-        for (uint256 j = 0; j < outcomes.length; ++j) {
-            preimage = bytes.concat(preimage, abi.encode(Draw.first(segments), outcomes[j]));
-            segments &= segments - 1;
-        }
-        return sha256(preimage);
+    /// @notice The depth of the tree over a lease's records: the shards' trees, each of `segments` + 1 records.
+    function leaseDepth(uint256 shards, uint256 segments) internal pure returns (uint256) {
+        return treeDepth(shards) + treeDepth(segments + 1);
+    }
+
+    /// @notice Where record `index` of the lease's `shard`-th shard stands in that tree.
+    function positionOf(uint256 shard, uint256 index, uint256 segments) internal pure returns (uint256) {
+        return (shard << treeDepth(segments + 1)) + index;
+    }
+
+    /// @notice The shard and the index of the record that stands at `position`.
+    function recordAt(uint256 position, uint256 segments)
+        internal
+        pure
+        returns (uint256 shard, uint256 index)
+    {
+        uint256 height = treeDepth(segments + 1);
+        return (position >> height, position & ((1 << height) - 1));
     }
 
     /// @notice The depth of the tree over `count` leaves.
@@ -96,20 +85,20 @@ library Commitments {
         return Math.log2(count, Math.Rounding.Ceil);
     }
 
-    /// @notice Whether `leaf` stands at `index` of the tree of `count` leaves with that `root`.
+    /// @notice Whether `leaf` stands at `index` of the tree of that `depth` with that `root`.
     function isValidBranch(
         bytes32 leaf,
         bytes32[] calldata branch,
         uint256 index,
-        uint256 count,
+        uint256 depth,
         bytes32 root
     ) internal view returns (bool) {
         // A longer branch would prove an inner node, a larger index would alias a smaller one.
-        if (branch.length != treeDepth(count) || index >> branch.length != 0) return false;
+        if (branch.length != depth || index >> depth != 0) return false;
         bytes32 node = leaf;
-        for (uint256 depth = 0; depth < branch.length; ++depth) {
-            bool isRight = (index >> depth) & 1 == 1;
-            node = isRight ? hashNode(branch[depth], node) : hashNode(node, branch[depth]);
+        for (uint256 level = 0; level < depth; ++level) {
+            bool isRight = (index >> level) & 1 == 1;
+            node = isRight ? hashNode(branch[level], node) : hashNode(node, branch[level]);
         }
         return node == root;
     }

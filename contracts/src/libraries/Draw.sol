@@ -1,23 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
-import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
-
 /// @notice What an entropy is drawn for, so that no draw says anything about another.
 enum Purpose {
     None,
     JobSeed,
     Segments,
-    Ticket
+    Ticket,
+    Panel
 }
 
 /// @notice Draws from the header of a block that was fixed before anyone could know it.
 /// @dev The caller only carries the header, so it cannot change the draw; reading prevrandao here instead would
 /// let it revert the ones it dislikes.
 library Draw {
-    using SafeCast for uint256;
-
     error DrawWrongHeader(uint256 blockNumber, bytes32 expected, bytes32 actual);
 
     bytes32 private constant DRAW = hex"5453544e0b"; // TSTN, role 11
@@ -55,32 +51,26 @@ library Draw {
         return uint256(sha256(abi.encode(seed, k)));
     }
 
-    /// @notice Choose `samples` of `count` (at most 256) segments, uniformly: bit i is segment i.
-    function segments(bytes32 seed, uint256 count, uint256 samples) internal pure returns (uint256 chosen) {
-        uint256[] memory moved = new uint256[](count); // order[i] xor i, so that new memory is the identity
+    /// @notice Choose `samples` of `count` segments, each subset as likely, in no order (R. Floyd's method).
+    /// @param seed What is stored of a draw.
+    function segments(uint256 seed, uint256 count, uint256 samples)
+        internal
+        pure
+        returns (uint256[] memory chosen)
+    {
+        chosen = new uint256[](samples);
         for (uint256 j = 0; j < samples; ++j) {
-            uint256 pick = j + number(seed, j) % (count - j);
-            chosen |= 2 ** (moved[pick] ^ pick);
-            moved[pick] = moved[j] ^ j ^ pick; // order[j] itself is never read again
+            uint256 last = count - samples + j;
+            uint256 pick = number(bytes32(seed), j) % (last + 1);
+            chosen[j] = _contains(chosen, j, pick) ? last : pick;
         }
     }
 
-    /// @notice The members of `chosen`, ascending.
-    function toList(uint256 chosen) internal pure returns (uint16[] memory list) {
-        uint256 size = 0;
-        for (uint256 rest = chosen; rest != 0; rest &= rest - 1) {
-            ++size;
+    function _contains(uint256[] memory list, uint256 length, uint256 item) private pure returns (bool) {
+        for (uint256 i = 0; i < length; ++i) {
+            if (list[i] == item) return true;
         }
-        list = new uint16[](size);
-        for (uint256 j = 0; j < size; ++j) {
-            list[j] = first(chosen).toUint16();
-            chosen &= chosen - 1;
-        }
-    }
-
-    /// @notice The least member of `chosen`, which is not empty.
-    function first(uint256 chosen) internal pure returns (uint256) {
-        return Math.log2(chosen & (~chosen + 1));
+        return false;
     }
 
     /// @notice The size of the RLP string at `offset`, prefix included.

@@ -3,31 +3,38 @@ pragma solidity 0.8.37;
 
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 import {Draw} from "./Draw.sol";
+import {StakeRule} from "./StakeRule.sol";
 
-uint256 constant MAX_SHARDS = 1 << 16; // of a job: so that a shard's number fits 16 bits
+uint256 constant MAX_SHARDS = 1 << 16; // of a job
 
 using Jobs for Job global;
 using Jobs for Terms global;
 
-/// @notice Where a job is in its life. Only `Closed` is stored; the rest follows from blocks and the clock.
+/// @notice Where a job is in its life. What follows from blocks and the clock is not stored.
 enum JobStatus {
     None, // never created
     Funded, // escrowed, and its seed not drawn yet
     SeedLost, // not drawn while the chain knew the seed block's hash
     Open, // shards can be claimed
     Ended, // past its deadline
-    Closed // what was not spent is refunded
+    Complete, // every round is closed
+    Cancelled // by its requester
 }
 
-/// @notice What the requester offers and demands, fixed when it posts the job.
+/// @notice What the requester offers and demands, fixed when it posts the job. Amounts are base units.
 struct Terms {
-    uint96 pricePerShard; // wei, to the provider
-    uint96 auditFee; // wei for each shard, to the auditor
-    uint96 stakePerLease; // wei, of the provider and again of the auditor
-    uint96 poisonValue; // wei: what a false result might be worth to somebody
+    uint8 asset; // in which everything is paid
+    uint80 pricePerShard; // to the provider: the most, at the end of a ramp
+    uint16 floorBps; // of the price: the least, at the beginning of a ramp
+    uint32 rampTime; // seconds from the opening of a round to the full price
+    uint80 auditFee; // to the auditor of a lease; escrowed for each shard
+    uint80 stakePerShard; // of the provider and again of the auditor
+    uint80 poisonValue; // what a false result might be worth to somebody
     uint32 leaseTime; // seconds from claim to commit
+    uint32 roundTime; // seconds until a round may close without all its slots; zero: never
+    uint16 quorum; // attested slots without which no round closes; `slots` where `roundTime` is zero
     uint16 samples; // segments drawn for an audit
-    uint64 deadline; // seconds since the epoch: the last moment to claim
+    uint40 deadline; // seconds of the market's time: the last moment to claim
 }
 
 /// @notice Spec leaf 5: four big-endian u64.
@@ -38,34 +45,38 @@ struct Schedule {
     uint256 stepsPerSegment;
 }
 
-/// @notice A posted job. Fields are ordered so that a transaction touches few storage slots.
+/// @notice A posted job. The first slot is all that a lease changes.
 struct Job {
-    uint96 escrow; // wei not spent yet
-    uint64 seed;
-    uint32 round; // the first round with a shard that is not attested
-    uint32 attested; // shards of `round` that are
-    uint32 active; // leases that can still cost or earn
-    //
-    uint96 pricePerShard;
-    uint96 stakePerLease;
-    uint32 leaseTime;
-    uint32 slots;
-    //
-    uint96 auditFee;
-    uint64 deadline;
-    uint32 rounds;
-    uint16 segments;
-    uint16 samples;
+    uint96 escrow; // not spent yet
+    uint24 leases; // ever claimed
+    uint24 active; // shards under leases that can still cost or earn
+    uint16 round; // the first that is not closed
+    uint40 openedAt; // when `round` opened, in the market's time
+    uint8 asset;
     bool seeded;
-    bool closed;
+    bool cancelled;
+    //
+    uint80 pricePerShard;
+    uint80 stakePerShard;
+    uint80 auditFee;
+    uint16 floorBps;
+    //
+    uint32 leaseTime;
+    uint32 rampTime;
+    uint32 roundTime;
+    uint40 deadline;
+    uint40 seedBlock;
+    uint16 rounds;
+    uint16 slots;
+    uint16 quorum;
+    uint16 segments;
+    uint8 samples;
     //
     address requester;
-    uint40 seedBlock;
+    uint64 seed;
     uint32 stepsPerSegment;
     //
     bytes32 specHash;
-    bytes32 baseRoot; // spec leaf 3: every slot's base in round 0
-    bytes32 slotRoot; // spec leaf 4: every slot's own state before its first shard
 }
 
 /// @notice Rules of a job.
@@ -73,17 +84,17 @@ library Jobs {
     using SafeCast for uint256;
 
     error JobInvalidSchedule(uint256 rounds, uint256 slots, uint256 segments, uint256 stepsPerSegment);
-    error JobInvalidSamples(uint256 samples, uint256 segments);
-    error JobStakeTooLow(uint256 stake, uint256 required);
-    error JobHasNoShard(uint256 round, uint256 slot);
+    error JobInvalidPrice(uint256 price, uint256 floorBps);
+    error JobInvalidQuorum(uint256 quorum, uint256 slots, uint256 roundTime, uint256 leaseTime);
+    error JobHasNoShards(uint256 round, uint256 first, uint256 count);
 
+    uint256 internal constant BPS = 10_000;
     uint256 internal constant MAX_ROUNDS = 1024;
     uint256 internal constant MAX_SLOTS = 256;
     uint256 internal constant MIN_SEGMENTS = 2;
     uint256 internal constant MAX_SEGMENTS = 256;
     uint256 internal constant MIN_STEPS = 2; // of a segment: one alone would show its gradient in its poststate
     uint256 internal constant MAX_STEPS = 1 << 20;
-    uint256 internal constant MAX_SAMPLES = 16;
 
     function decodeSchedule(bytes32 leaf) internal pure returns (Schedule memory) {
         uint256 word = uint256(leaf);
@@ -91,76 +102,92 @@ library Jobs {
         return Schedule(word >> 192, (word >> 128) & mask, (word >> 64) & mask, word & mask);
     }
 
-    function requireValid(Schedule memory schedule) internal pure {
+    function requireValid(Terms calldata terms, Schedule memory schedule) internal pure {
         (uint256 rounds, uint256 slots) = (schedule.rounds, schedule.slots);
         (uint256 segments, uint256 steps) = (schedule.segments, schedule.stepsPerSegment);
         bool valid = rounds > 0 && rounds <= MAX_ROUNDS && slots > 0 && slots <= MAX_SLOTS
             && rounds * slots <= MAX_SHARDS && segments >= MIN_SEGMENTS && segments <= MAX_SEGMENTS
             && steps >= MIN_STEPS && steps <= MAX_STEPS;
         if (!valid) revert JobInvalidSchedule(rounds, slots, segments, steps);
-    }
 
-    /// @notice Refuse terms under which one lie pays.
-    /// @dev A lie is caught with probability q = (1 - r) m / n, r = 1/3 being the share of the tickets that may
-    /// collude. It then costs the price R and the stake S, and gains R and the poison value V otherwise:
-    /// S + R >= (R + V) / q = 3 n (R + V) / 2 m.
-    function requireDeterrent(Terms calldata terms, uint256 segments) internal pure {
-        uint256 samples = terms.samples;
-        if (samples == 0 || samples > MAX_SAMPLES || samples > segments) {
-            revert JobInvalidSamples(samples, segments);
+        if (terms.pricePerShard == 0 || terms.floorBps > BPS) {
+            revert JobInvalidPrice(terms.pricePerShard, terms.floorBps);
         }
-        uint256 gain = uint256(terms.pricePerShard) + terms.poisonValue;
-        uint256 loss = (3 * segments * gain + 2 * samples - 1) / (2 * samples); // rounded up
-        if (terms.stakePerLease + uint256(terms.pricePerShard) < loss) {
-            revert JobStakeTooLow(terms.stakePerLease, loss - terms.pricePerShard);
+        (uint256 quorum, uint256 roundTime) = (terms.quorum, terms.roundTime);
+        // A round that may close by time must leave a lease its time.
+        bool closes = roundTime == 0 ? quorum == slots : roundTime >= terms.leaseTime;
+        if (quorum == 0 || quorum > slots || !closes) {
+            revert JobInvalidQuorum(quorum, slots, roundTime, terms.leaseTime);
         }
+        StakeRule.requireDeterrent(
+            terms.stakePerShard, terms.pricePerShard, terms.poisonValue, segments, terms.samples
+        );
     }
 
     /// @notice Write down a job whose escrow, schedule and terms were checked.
     function post(
         Job storage self,
+        address requester,
+        uint256 escrow,
         bytes32 specHash,
-        bytes32[8] calldata specLeaves,
         Schedule memory schedule,
         Terms calldata terms
     ) internal {
-        self.escrow = msg.value.toUint96();
+        self.escrow = escrow.toUint96();
+        self.asset = terms.asset;
         self.pricePerShard = terms.pricePerShard;
-        self.stakePerLease = terms.stakePerLease;
-        self.leaseTime = terms.leaseTime;
-        self.slots = schedule.slots.toUint32();
+        self.stakePerShard = terms.stakePerShard;
         self.auditFee = terms.auditFee;
+        self.floorBps = terms.floorBps;
+        self.leaseTime = terms.leaseTime;
+        self.rampTime = terms.rampTime;
+        self.roundTime = terms.roundTime;
         self.deadline = terms.deadline;
-        self.rounds = schedule.rounds.toUint32();
+        self.rounds = schedule.rounds.toUint16();
+        self.slots = schedule.slots.toUint16();
+        self.quorum = terms.quorum;
         self.segments = schedule.segments.toUint16();
-        self.samples = terms.samples;
-        self.requester = msg.sender;
+        self.samples = uint256(terms.samples).toUint8();
+        self.requester = requester;
         self.stepsPerSegment = schedule.stepsPerSegment.toUint32();
         self.specHash = specHash;
-        self.baseRoot = specLeaves[3];
-        self.slotRoot = specLeaves[4];
     }
 
-    function status(Job storage self) internal view returns (JobStatus) {
+    function status(Job storage self, uint256 time) internal view returns (JobStatus) {
         if (self.rounds == 0) return JobStatus.None;
-        if (self.closed) return JobStatus.Closed;
+        if (self.cancelled) return JobStatus.Cancelled;
+        if (self.round == self.rounds) return JobStatus.Complete;
         if (!self.seeded && block.number > self.seedBlock + Draw.HASH_WINDOW) return JobStatus.SeedLost;
-        if (block.timestamp > self.deadline) return JobStatus.Ended;
+        if (time > self.deadline) return JobStatus.Ended;
         return self.seeded ? JobStatus.Open : JobStatus.Funded;
     }
 
-    /// @notice The number of the shard of `slot` in `round`.
-    function shardAt(Job storage self, uint256 round, uint256 slot) internal view returns (uint256) {
-        uint256 slots = self.slots;
-        if (round >= self.rounds || slot >= slots) revert JobHasNoShard(round, slot);
-        return round * slots + slot;
+    /// @notice Whether nothing more can be claimed, ever.
+    function isOver(JobStatus current) internal pure returns (bool) {
+        return current == JobStatus.SeedLost || current >= JobStatus.Ended;
     }
 
-    /// @notice Count one more attested shard of the current round, and go to the next round when it is the last.
-    function countAttested(Job storage self) internal {
-        uint32 attested = self.attested + 1;
-        bool complete = attested == self.slots;
-        self.attested = complete ? 0 : attested;
-        if (complete) ++self.round;
+    /// @notice What a claim at `time` fixes as pay: bps of the price, from the floor to all of it over the ramp.
+    function priceBpsAt(Job storage self, uint256 time) internal view returns (uint256) {
+        uint256 elapsed = time - self.openedAt;
+        (uint256 floor, uint256 ramp) = (self.floorBps, self.rampTime);
+        return elapsed >= ramp ? BPS : floor + (BPS - floor) * elapsed / ramp;
+    }
+
+    /// @notice The most that the leases still active can cost.
+    function reserved(Job storage self) internal view returns (uint256) {
+        return uint256(self.active) * (uint256(self.pricePerShard) + self.auditFee);
+    }
+
+    /// @notice The bits of `count` slots from `first`, which the job has.
+    function maskOf(Job storage self, uint256 round, uint256 first, uint256 count)
+        internal
+        view
+        returns (uint256)
+    {
+        uint256 slots = self.slots;
+        bool valid = count > 0 && count <= slots && first <= slots - count && round < self.rounds;
+        if (!valid) revert JobHasNoShards(round, first, count);
+        return (type(uint256).max >> (MAX_SLOTS - count)) << first;
     }
 }

@@ -13,16 +13,17 @@ enum LeaseStatus {
     Expired, // derived: Leased, and the lease time is over
     Committed, // waiting for the draw
     Undrawn, // derived: Committed, and the chain has forgotten the draw block's hash
-    Drawn, // the auditor is to commit
+    Drawn, // the auditor is to attest, accuse, decline or report
     AuditorSilent, // derived: Drawn, and it did not in time
-    AuditCommitted, // the provider is to open the drawn records
-    ProviderSilent, // derived: AuditCommitted, and it did not in time
-    Opened, // the auditor is to reveal
-    RevealMissed, // derived: Opened, and it did not in time
-    Mismatched, // the audit differs; the provider is to respond
-    Forfeited, // derived: Mismatched, and it did not in time
-    Attested, // the audit is equal; the challenge window runs
-    Final, // derived: Attested, and the window is over
+    Reported, // the auditor cannot fetch what it needs; the provider is to publish again
+    Withheld, // derived: Reported, and the grace period is over
+    Convened, // a panel is to be drawn
+    Unconvened, // derived: Convened, and the chain has forgotten the panel's block
+    Voting, // the panel votes on whether everything can be fetched
+    Voted, // derived: Voting, and its time is over
+    Accused, // the auditor differs: its challenge is to be decided
+    Attested, // the audit was equal; the challenge window runs
+    Final, // derived: Attested, the window is over and no challenge is open
     Settled, // paid
     Slashed, // the provider's stake is gone
     Voided, // no audit could be had: no pay
@@ -30,59 +31,66 @@ enum LeaseStatus {
     Lapsed // an expired lease that was closed
 }
 
-/// @notice An exclusive, staked, expiring right to do a shard.
+/// @notice An exclusive, staked, expiring right to do some shards of a round: one slot of storage, and a root.
 struct Lease {
-    address provider;
-    uint32 jobId;
-    uint16 shard; // round times slots plus slot
+    uint32 operator; // the provider
+    uint32 auditor; // zero until drawn
+    uint24 tickets; // listed when the root was committed
+    uint16 round;
+    uint8 first; // slot
+    uint8 extra; // shards less one
+    uint16 priceBps; // of the job's price per shard
     LeaseStatus stored;
-    uint40 deadline; // seconds since the epoch: the end of `stored`, where a clock ends it
+    uint40 clock; // the end of `stored`, in the market's time; Committed and Convened: the block that draws
+    uint8 silences; // auditors in a row that did not speak
+    uint8 redraws; // draws after the first
+    uint8 challenges; // open ones
+    uint48 seed; // of the drawn segments; zero until drawn
     //
-    address auditor; // zero until drawn
-    uint40 drawBlock;
-    uint32 tickets; // listed when the trace was committed
-    uint8 silences; // auditors in a row that did not commit
-    bool redrawn; // the draw that is due or done is not the first
-    //
-    bytes32 trace; // keccak256 of the committed `Trace`
-    // What the audit has come to. AuditCommitted: the auditor's commitment. Opened: keccak256 of it and the
-    // opened records. Attested: the slot's own state in the last record, which its next shard begins with.
-    bytes32 audit;
-    uint256 segments; // drawn: bit i is segment i
+    bytes32 root; // over the traces of all its shards
 }
 
 /// @notice Rules of a lease.
 library Leases {
     using SafeCast for uint256;
 
-    function status(Lease storage self) internal view returns (LeaseStatus) {
+    /// @param time The market's.
+    function status(Lease storage self, uint256 time) internal view returns (LeaseStatus) {
         LeaseStatus stored = self.stored;
-        if (stored == LeaseStatus.Committed) {
-            return block.number > self.drawBlock + Draw.HASH_WINDOW ? LeaseStatus.Undrawn : stored;
+        if (stored == LeaseStatus.Committed || stored == LeaseStatus.Convened) {
+            bool forgotten = block.number > self.clock + Draw.HASH_WINDOW;
+            return forgotten ? LeaseStatus(uint8(stored) + 1) : stored;
         }
-        if (block.timestamp <= self.deadline) return stored;
-        if (stored == LeaseStatus.Leased) return LeaseStatus.Expired;
-        if (stored == LeaseStatus.Drawn) return LeaseStatus.AuditorSilent;
-        if (stored == LeaseStatus.AuditCommitted) return LeaseStatus.ProviderSilent;
-        if (stored == LeaseStatus.Opened) return LeaseStatus.RevealMissed;
-        if (stored == LeaseStatus.Mismatched) return LeaseStatus.Forfeited;
-        if (stored == LeaseStatus.Attested) return LeaseStatus.Final;
-        return stored;
+        // INVARIANT: what a clock makes of a status stands after it in the enumeration.
+        bool timed = stored == LeaseStatus.Leased || stored == LeaseStatus.Drawn
+            || stored == LeaseStatus.Reported || stored == LeaseStatus.Voting
+            || (stored == LeaseStatus.Attested && self.challenges == 0);
+        return timed && time > self.clock ? LeaseStatus(uint8(stored) + 1) : stored;
     }
 
-    /// @notice Whether the shard's result stands: its audit was equal and nothing has undone it.
-    function isAttested(Lease storage self) internal view returns (bool) {
-        LeaseStatus stored = self.stored;
-        return stored == LeaseStatus.Attested || stored == LeaseStatus.Settled;
+    /// @notice How many shards it is for.
+    function count(Lease storage self) internal view returns (uint256) {
+        return uint256(self.extra) + 1;
+    }
+
+    /// @notice The bits of its slots.
+    function mask(Lease storage self) internal view returns (uint256) {
+        return (type(uint256).max >> (255 - self.extra)) << self.first;
     }
 
     /// @notice Go to `next`, which its clock ends after `duration` seconds.
-    function enter(Lease storage self, LeaseStatus next, uint256 duration)
+    function enter(Lease storage self, LeaseStatus next, uint256 time, uint256 duration)
         internal
         returns (uint256 deadline)
     {
-        deadline = block.timestamp + duration;
+        deadline = time + duration;
         self.stored = next;
-        self.deadline = deadline.toUint40();
+        self.clock = deadline.toUint40();
+    }
+
+    /// @notice Go to `next`, Committed or Convened, in which block `number` will draw.
+    function await(Lease storage self, LeaseStatus next, uint256 number) internal {
+        self.stored = next;
+        self.clock = number.toUint40();
     }
 }

@@ -5,6 +5,7 @@ import hashlib
 import httpx
 import pytest
 
+from market.chain.devnet import get_account
 from market.chain.transactions import Call
 from market.protocol.spec import JobSpec, decode_spec
 from market.storage.blobs import BlobStore
@@ -13,6 +14,7 @@ from market.storage.jobs import list_spec_blobs
 from tests.market.storage.programs import make_job
 
 LIMIT = 4 * CHUNK_BYTES
+REQUESTER = get_account(1).address
 
 
 @pytest.fixture
@@ -26,7 +28,8 @@ def spec(chain, tmp_path, api) -> JobSpec:
 
 
 def _post(api: httpx.Client, spec: JobSpec) -> httpx.Response:
-    return api.post("/jobs", content=spec.document, headers={"content-type": "application/json"})
+    headers, requester = {"content-type": "application/json"}, {"requester": REQUESTER.lower()}
+    return api.post("/jobs", params=requester, content=spec.document, headers=headers)
 
 
 def test_a_posted_spec_becomes_a_stored_document_and_an_unsigned_transaction(
@@ -36,7 +39,7 @@ def test_a_posted_spec_becomes_a_stored_document_and_an_unsigned_transaction(
 
     assert response.status_code == 201
     draft = response.json()
-    call = chain.calls.create_job(spec)
+    call = chain.calls.create_job(spec, REQUESTER)
     assert draft["spec_hash"] == "0x" + spec.spec_hash.hex()
     assert draft["transaction"] == {
         "to": chain.deployment.market,
@@ -49,14 +52,14 @@ def test_a_posted_spec_becomes_a_stored_document_and_an_unsigned_transaction(
 
 
 def test_the_transaction_posts_the_job_which_is_then_shown(
-    api, spec, requester, provider, devnet, chain, claim_shard
+    api, spec, requester, provider, devnet, chain, claim_shards
 ):
     transaction = _post(api, spec).json()["transaction"]
     data, value = bytes.fromhex(transaction["data"][2:]), int(transaction["value"])
     requester.send(Call(transaction["to"], "createJob", data, value))
     devnet.mine(2)
     requester.send(chain.calls.draw_seed(1, chain.get_header_rlp(chain.get_job(1).seed_block)))
-    lease_id = claim_shard(1)
+    lease_id = claim_shards(1)
 
     shown = api.get("/jobs/1").json()
 
@@ -65,13 +68,15 @@ def test_the_transaction_posts_the_job_which_is_then_shown(
     assert shown["job"]["requester"] == requester.account.address
     assert shown["job"]["escrow"] == str(spec.escrow)
     assert isinstance(shown["job"]["seed"], str)  # a number that JavaScript would round
-    assert shown["shards"] == [{"round": 0, "slot": 0, "lease_id": lease_id}]
+    shard = {"round": 0, "slot": 0, "attested": False, "lease_id": lease_id}
+    assert shown["shards"] == [shard]
     (lease,) = shown["leases"]
-    assert (lease["status"], lease["lease"]["provider"]) == ("leased", provider.account.address)
+    assert (lease["status"], lease["slots"]) == ("leased", [0])
+    assert lease["lease"]["operator"] == provider.operator
     assert [event["name"] for event in shown["events"]] == [
         "JobCreated",
         "JobSeeded",
-        "ShardClaimed",
+        "ShardsClaimed",
     ]
     assert shown["events"][0]["event"]["spec_leaves"][0] == "0x" + spec.program.root.hex()
 
@@ -80,7 +85,7 @@ def test_a_job_whose_document_is_elsewhere_is_shown_without_its_spec(
     api, chain, requester, tmp_path
 ):
     spec = make_job(BlobStore(tmp_path / "mine", LIMIT), chain.get_time() + 1000)
-    requester.send(chain.calls.create_job(spec))
+    requester.send(chain.calls.create_job(spec, REQUESTER))
 
     shown = api.get("/jobs/1").json()
 
@@ -88,9 +93,30 @@ def test_a_job_whose_document_is_elsewhere_is_shown_without_its_spec(
     assert shown["document"] == compute_cid(spec.document)
 
 
+@pytest.mark.parametrize("requester", [None, "", "0x12", "alice.eth"])
+def test_a_draft_is_for_a_requester_with_an_address(api, spec, requester):
+    response = api.post("/jobs", params={"requester": requester}, content=spec.document)
+
+    assert response.status_code == 422
+    assert "query.requester" in response.json()["faults"]
+
+
+def test_a_shard_that_was_given_back_is_under_no_lease(
+    api, spec, post_job, claim_shards, devnet, chain, provider
+):
+    lease_id = claim_shards(post_job(spec))
+    devnet.advance_time(spec.terms.lease_time_s + 1)
+    provider.send(chain.calls.expire(lease_id))
+
+    shown = api.get("/jobs/1").json()
+
+    assert shown["shards"][0]["lease_id"] is None
+    assert shown["leases"][0]["status"] == "lapsed"
+
+
 def test_jobs_are_listed_page_by_page(api, chain, requester, spec):
     for _ in range(5):
-        requester.send(chain.calls.create_job(spec))
+        requester.send(chain.calls.create_job(spec, REQUESTER))
 
     pages, cursor = [], "1"
     while cursor is not None:
@@ -106,6 +132,7 @@ def test_health_names_the_chain_and_the_market(api, chain):
 
     assert (health["chain_id"], health["market"]) == (31337, chain.deployment.market)
     assert health["block"] == chain.get_height()
+    assert health["block_time"] == health["time"] == chain.get_time()
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, LIMIT])

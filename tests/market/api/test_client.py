@@ -6,6 +6,7 @@ import pytest
 from fastapi import FastAPI, Response
 
 from market.api.client import ApiClient
+from market.chain.devnet import get_account
 from market.protocol.errors import (
     InvalidBlob,
     MarketError,
@@ -18,6 +19,7 @@ from market.storage.cid import CHUNK_BYTES, compute_cid
 from tests.market.storage.programs import make_job
 
 LIMIT = 4 * CHUNK_BYTES
+REQUESTER = get_account(1).address
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def test_a_refusal_keeps_its_reason(serve, chain, mine, status, error):
         ApiClient(str(serve(app).base_url)) as client,
         pytest.raises(error, match="for a reason") as caught,
     ):
-        client.draft_job(spec, chain.deployment)
+        client.draft_job(spec, REQUESTER, chain.deployment)
     assert type(caught.value) is error
 
 
@@ -94,7 +96,7 @@ def test_an_answer_that_is_no_draft_is_refused(serve, chain, mine):
         ApiClient(str(serve(app).base_url)) as client,
         pytest.raises(ProtocolError, match="no draft"),
     ):
-        client.draft_job(spec, chain.deployment)
+        client.draft_job(spec, REQUESTER, chain.deployment)
 
 
 def test_a_dead_api_is_unavailable(mine):

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from market.api.app import create_app
 from market.api.errors import describe_error, get_http_status, install_error_handlers
 from market.chain.client import connect
+from market.chain.devnet import get_account
 from market.protocol import errors
 from market.protocol.constants import MAX_DOCUMENT_BYTES
 from market.protocol.errors import MarketError, TransactionReverted
@@ -17,6 +18,7 @@ from market.storage.cid import CHUNK_BYTES, compute_cid
 from tests.market.storage.programs import make_job
 
 LIMIT = 4 * CHUNK_BYTES
+JOBS = f"/jobs?requester={get_account(1).address}"
 
 STATUSES = {
     "MarketError": 500,
@@ -123,13 +125,13 @@ def test_a_changed_blob_is_never_served(api, store, tmp_path):
 
 @pytest.mark.parametrize("body", [b"", b"not json", b"[]", b"{}"])
 def test_a_body_that_is_no_spec_names_its_faults(api, body):
-    response = api.post("/jobs", content=body, headers={"content-type": "application/json"})
+    response = api.post(JOBS, content=body, headers={"content-type": "application/json"})
 
     assert _require_problem(response, 422)["faults"]
 
 
 def test_a_body_that_is_not_text_is_a_problem(api):
-    response = api.post("/jobs", content=b"\xff", headers={"content-type": "application/json"})
+    response = api.post(JOBS, content=b"\xff", headers={"content-type": "application/json"})
 
     _require_problem(response, 400)
 
@@ -140,7 +142,7 @@ def test_a_spec_with_a_wrong_field_names_it(api, chain, store):
     fields["terms"]["price_per_shard"] = "-5"
     fields["rounds"] = 0
 
-    problem = _require_problem(api.post("/jobs", json=fields), 422)
+    problem = _require_problem(api.post(JOBS, json=fields), 422)
 
     assert set(problem["faults"]) == {"body.rounds", "body.terms.price_per_shard"}
 
@@ -148,7 +150,7 @@ def test_a_spec_with_a_wrong_field_names_it(api, chain, store):
 def test_a_spec_whose_blobs_are_absent_is_not_found(api, chain, tmp_path):
     spec = make_job(BlobStore(tmp_path / "elsewhere", LIMIT), chain.get_time() + 1000)
 
-    problem = _require_problem(api.post("/jobs", json=spec.model_dump(mode="json")), 404)
+    problem = _require_problem(api.post(JOBS, json=spec.model_dump(mode="json")), 404)
 
     assert spec.program.cid in problem["detail"]
 
@@ -161,7 +163,7 @@ def test_a_spec_that_disagrees_with_its_blobs_is_refused_and_not_stored(
     lie = spec.model_copy(update={"dataset": dataset})
     before = set((tmp_path / "served").iterdir())
 
-    problem = _require_problem(api.post("/jobs", json=lie.model_dump(mode="json")), 422)
+    problem = _require_problem(api.post(JOBS, json=lie.model_dump(mode="json")), 422)
 
     assert problem["type"] == "urn:touchstone:invalid-spec"
     assert f"dataset {spec.dataset.cid} has root" in problem["detail"]
@@ -174,7 +176,7 @@ def test_a_body_over_its_limit_is_refused_while_it_arrives(api, tmp_path, declar
         return bytes(size) if declared else iter([bytes(65_536)] * (size // 65_536))
 
     too_long = api.put("/blobs", content=give(LIMIT + 65_536))
-    document = api.post("/jobs", content=give(MAX_DOCUMENT_BYTES + 65_536))
+    document = api.post(JOBS, content=give(MAX_DOCUMENT_BYTES + 65_536))
 
     _require_problem(too_long, 413)
     _require_problem(document, 413)

@@ -1,20 +1,22 @@
-"""A job and a shard made of synthetic roots: right for the contract, trained by nobody."""
+"""A job and shards made of synthetic roots: right for the contract, trained by nobody."""
+
+from collections.abc import Sequence
 
 from market.chain.deployment import DEVNET
 from market.chain.devnet import Devnet, get_account
-from market.chain.structs import RecordOpening, StateOpening, Trace
+from market.chain.structs import RecordOpening, StateOpening
 from market.protocol.hashing import Hash32, compute_digest
 from market.protocol.records import (
     Outcome,
-    Reproduction,
     StateClaim,
-    compute_record_branch,
-    compute_trace_root,
-    hash_audit,
+    compute_lease_branch,
+    compute_lease_root,
 )
 from market.protocol.spec import DatasetRef, JobSpec, ProgramRef, StateRef, Terms
 from market.storage.cid import cid_of_digest
 from tests.conftest import Party
+
+Traces = Sequence[Sequence[StateClaim]]
 
 ETHER = 10**18
 SEGMENTS = 4
@@ -26,11 +28,10 @@ def make_root(text: str) -> Hash32:
     return compute_digest(text.encode())
 
 
-SALT = make_root("salt")
 MANIFEST = make_root("manifest")
 
 
-def make_spec(deadline: int, samples: int = 2) -> JobSpec:
+def make_spec(deadline: int, samples: int = 2, slots: int = 1) -> JobSpec:
     """Return a spec that the contract takes, whose blobs do not exist."""
     cid = str(cid_of_digest(make_root("a blob")))
     program = ProgramRef(cid=cid, root=make_root("program"))
@@ -41,14 +42,14 @@ def make_spec(deadline: int, samples: int = 2) -> JobSpec:
         dataset=DatasetRef(cid=cid, root=make_root("dataset")),
         initial_state=StateRef(cid=cid, base_root=make_root("base"), slot_root=make_root("slot")),
         rounds=1,
-        slots=1,
+        slots=slots,
         segments=SEGMENTS,
         steps_per_segment=2,
         conformance=make_root("conformance"),
         terms=Terms(
             price_per_shard=ETHER,
             audit_fee=ETHER // 10,
-            stake_per_lease=4 * ETHER,
+            stake_per_shard=4 * ETHER,
             lease_time_s=300,
             samples=samples,
             deadline=deadline,
@@ -70,60 +71,34 @@ def make_claims() -> list[StateClaim]:
     return claims
 
 
-def open_state(claims: list[StateClaim], index: int) -> StateOpening:
-    """Return the opening of record ``index`` for a commitment."""
-    claim, branch = claims[index], tuple(compute_record_branch(claims, index))
-    return StateOpening(claim.base_root, claim.slot_root, claim.outcome, branch)
+def open_state(traces: Traces, shard: int, index: int) -> StateOpening:
+    """Return the opening of a record that keeps its outcome hidden."""
+    claim, branch = traces[shard][index], tuple(compute_lease_branch(traces, shard, index))
+    return StateOpening(claim.state_root, claim.outcome, branch)
 
 
-def open_record(claims: list[StateClaim], index: int) -> RecordOpening:
-    """Return the opening of drawn record ``index``."""
-    outcome, branch = make_outcome(index), tuple(compute_record_branch(claims, index))
-    state_root = claims[index].state_root
+def open_record(traces: Traces, shard: int, index: int) -> RecordOpening:
+    """Return the opening of a record, from `make_claims`, that follows a segment."""
+    outcome, branch = make_outcome(index), tuple(compute_lease_branch(traces, shard, index))
+    state_root = traces[shard][index].state_root
     return RecordOpening(state_root, outcome.gradient_root, outcome.metrics_root, branch)
 
 
-def make_trace(claims: list[StateClaim], root: Hash32) -> Trace:
-    """Return what the contract keeps of a commitment to ``claims``."""
-    return Trace(root, claims[0].base_root, claims[-1].base_root, claims[-1].slot_root)
-
-
-def reproduce(claims: list[StateClaim], segment: int) -> Reproduction:
-    """Return what an honest auditor names of ``segment``."""
-    return Reproduction(segment, claims[segment + 1].state_root, make_outcome(segment + 1))
-
-
-def commit_shard(
-    devnet: Devnet,
-    provider: Party,
-    lease_id: int,
-    claims: list[StateClaim],
-    manifest: Hash32 = MANIFEST,
-) -> tuple[Hash32, bytes]:
-    """Commit to ``claims`` and draw; return the trace root and the header that drew."""
-    chain, root = provider.chain, compute_trace_root(claims)
-    first, last = open_state(claims, 0), open_state(claims, SEGMENTS)
-    provider.send(chain.calls.commit(lease_id, root, first, last, manifest))
+def commit_lease(
+    devnet: Devnet, provider: Party, lease_id: int, traces: Traces, manifest: Hash32 = MANIFEST
+) -> bytes:
+    """Commit to ``traces`` and draw; return the header that drew."""
+    chain = provider.chain
+    provider.send(chain.calls.commit(lease_id, compute_lease_root(traces), manifest))
     devnet.mine(DEVNET.draw_distance)
-    header = chain.get_header_rlp(chain.get_lease(lease_id).draw_block)
+    header = chain.get_header_rlp(chain.get_lease(lease_id).clock)
     provider.send(chain.calls.draw(lease_id, header))
-    return root, header
+    return header
 
 
-def audit_shard(
-    provider: Party, auditor: Party, lease_id: int, claims: list[StateClaim], root: Hash32
-) -> None:
-    """Play a drawn lease to its honest end: audit, opening, reveal."""
-    chain, trace = provider.chain, make_trace(claims, root)
-    drawn = chain.get_drawn_segments(lease_id)
-    reproductions = [reproduce(claims, segment) for segment in drawn]
-    names = (chain.deployment.market, auditor.account.address)
-    contract, name = (bytes.fromhex(address[2:]) for address in names)
-    identity = (chain.get_chain_id(), contract, lease_id, name, SALT)
-    commitment = hash_audit(*identity, claims[0].base_root, reproductions)
-    auditor.send(chain.calls.commit_audit(lease_id, commitment))
-    openings = [open_record(claims, segment + 1) for segment in drawn]
-    provider.send(chain.calls.open(lease_id, trace, openings))
-    claimed = [reproduction.compute_record() for reproduction in reproductions]
-    arguments = (trace, claimed, claims[0].base_root, reproductions, SALT)
-    auditor.send(chain.calls.reveal(lease_id, *arguments))
+def attest_lease(auditor: Party, lease_id: int, traces: Traces) -> None:
+    """Attest a drawn lease whose shards are all from `make_claims`."""
+    chain = auditor.chain
+    drawn = [divmod(segment, SEGMENTS) for segment in chain.get_drawn_segments(lease_id)]
+    openings = [open_record(traces, shard, segment + 1) for shard, segment in drawn]
+    auditor.send(chain.calls.attest(lease_id, openings))

@@ -8,7 +8,7 @@ import pytest
 from market.protocol import constants
 from market.protocol.errors import TransactionReverted
 from market.protocol.spec import compute_minimum_stake
-from tests.market.chain.synthetic import make_spec
+from tests.market.chain.synthetic import REQUESTER, make_spec
 
 CONTRACTS = Path(__file__).parents[3] / "contracts/src"
 NAMES = {
@@ -22,6 +22,12 @@ NAMES = {
     "MAX_SAMPLES": "MAX_SAMPLES",
     "MAX_TICKET_TRIES": "MAX_TICKET_TRIES",
     "MAX_SILENCES": "MAX_SILENCES",
+    "PANEL_TRIES": "PANEL_TRIES",
+    "COLLUSION_NUMERATOR": "COLLUSION_NUMERATOR",
+    "COLLUSION_DENOMINATOR": "COLLUSION_DENOMINATOR",
+    "PUNISHED_NUMERATOR": "PUNISHED_NUMERATOR",
+    "PUNISHED_DENOMINATOR": "PUNISHED_DENOMINATOR",
+    "LEASES_PER_JOB": "LEASES_PER_JOB",
 }
 
 
@@ -46,13 +52,15 @@ def test_the_contract_asks_for_the_stake_that_the_spec_asks_for(
     change = {"price_per_shard": price, "poison_value": poison, "samples": samples}
     terms = spec.terms.model_copy(update=change)
     least = compute_minimum_stake(terms, spec.segments)
-    enough = spec.model_copy(update={"terms": terms.model_copy(update={"stake_per_lease": least})})
+    enough = spec.model_copy(update={"terms": terms.model_copy(update={"stake_per_shard": least})})
     one_less = spec.model_copy(
-        update={"terms": terms.model_copy(update={"stake_per_lease": least - 1})}
+        update={"terms": terms.model_copy(update={"stake_per_shard": least - 1})}
     )
 
-    chain.simulate(requester.account.address, chain.calls.create_job(enough))
+    chain.simulate(requester.account.address, chain.calls.create_job(enough, REQUESTER.address))
     with pytest.raises(TransactionReverted) as refused:
-        chain.simulate(requester.account.address, chain.calls.create_job(one_less))
+        chain.simulate(
+            requester.account.address, chain.calls.create_job(one_less, REQUESTER.address)
+        )
 
     assert (refused.value.name, refused.value.arguments) == ("JobStakeTooLow", (least - 1, least))

@@ -1,34 +1,52 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
+from market.protocol.constants import MAX_DOCUMENT_BYTES
 from market.protocol.errors import InvalidOpening
 from market.protocol.hashing import ZERO_HASH, compute_digest
-from market.protocol.manifest import Manifest, RecordEntry, decode_manifest
-from market.protocol.merkle import is_valid_branch
+from market.protocol.manifest import (
+    Manifest,
+    RecordEntry,
+    ShardRecords,
+    compute_most_shards,
+    decode_manifest,
+)
+from market.protocol.merkle import compute_depth, is_valid_branch
 from market.protocol.records import (
     Outcome,
     Reproduction,
     StateClaim,
+    compute_lease_branch,
+    compute_lease_root,
+    compute_position,
     compute_record_branch,
     compute_trace_root,
-    hash_audit,
+    split_position,
 )
 
 CID = "b" + "a" * 58
 CLAIMS = [StateClaim(compute_digest(bytes([i])), ZERO_HASH, ZERO_HASH) for i in range(5)]
-AUDIT = (31337, bytes(20), 1, bytes(range(20)), bytes(32), ZERO_HASH)
-REPRODUCTION = Reproduction(2, ZERO_HASH, Outcome(ZERO_HASH, ZERO_HASH))
+REPRODUCTION = Reproduction(0, 2, ZERO_HASH, Outcome(ZERO_HASH, ZERO_HASH))
 
 
-def _manifest(claims):
-    return Manifest(
-        records=tuple(
-            RecordEntry(base_root=c.base_root, slot_root=c.slot_root, outcome=c.outcome, state=CID)
-            for c in claims
-        ),
-        metrics=CID,
-    )
+def _make_traces(shards, segments):
+    return [
+        [
+            StateClaim(compute_digest(bytes([shard, i % 256])), ZERO_HASH, ZERO_HASH)
+            for i in range(segments + 1)
+        ]
+        for shard in range(shards)
+    ]
+
+
+def _manifest(*traces):
+    shards = []
+    for claims in traces:
+        roots = [asdict(claim) for claim in claims]
+        records = tuple(RecordEntry(**fields, state=CID) for fields in roots)
+        shards.append(ShardRecords(records=records, metrics=CID))
+    return Manifest(shards=tuple(shards))
 
 
 def test_a_record_is_opened_at_its_index_only():
@@ -46,19 +64,25 @@ def test_a_record_binds_each_of_its_fields(field):
     assert compute_trace_root([CLAIMS[0], changed, *CLAIMS[2:]]) != compute_trace_root(CLAIMS)
 
 
-@pytest.mark.parametrize("position", range(6))
-def test_an_audit_is_bound_to_chain_contract_lease_auditor_salt_and_base(position):
-    changed = list(AUDIT)
-    value = changed[position]
-    changed[position] = value + 1 if isinstance(value, int) else value[:-1] + b"\x77"
+@pytest.mark.parametrize("shards", [1, 2, 3, 8])
+@pytest.mark.parametrize("segments", [2, 3, 4, 8])
+def test_every_record_of_a_lease_is_opened_at_its_position_only(shards, segments):
+    traces = _make_traces(shards, segments)
+    root, count = compute_lease_root(traces), shards << compute_depth(segments + 1)
 
-    assert hash_audit(*changed, [REPRODUCTION]) != hash_audit(*AUDIT, [REPRODUCTION])
+    for shard, claims in enumerate(traces):
+        for index, claim in enumerate(claims):
+            position = compute_position(shard, index, segments)
+            branch = compute_lease_branch(traces, shard, index)
+            record = claim.compute_record(index)
+            assert is_valid_branch(record, branch, position, count, root)
+            assert not is_valid_branch(record, branch, position ^ 1, count, root)
+            assert split_position(position, segments) == (shard, index)
 
 
-def test_an_audit_is_bound_to_the_gradient_root():
-    other = replace(REPRODUCTION, outcome=Outcome(compute_digest(b"g"), ZERO_HASH))
-
-    assert hash_audit(*AUDIT, [other]) != hash_audit(*AUDIT, [REPRODUCTION])
+def test_a_lease_of_one_shard_has_its_trace_root():
+    assert compute_lease_root([CLAIMS]) == compute_trace_root(CLAIMS)
+    assert compute_lease_branch([CLAIMS], 0, 3) == compute_record_branch(CLAIMS, 3)
 
 
 def test_what_an_auditor_reproduces_is_the_record_after_the_segment():
@@ -70,11 +94,26 @@ def test_what_an_auditor_reproduces_is_the_record_after_the_segment():
 
 
 def test_a_manifest_survives_the_wire():
-    manifest = _manifest(CLAIMS)
+    traces = _make_traces(3, 4)
+    manifest = _manifest(*traces)
 
-    decoded = decode_manifest(manifest.document, 4, compute_trace_root(CLAIMS))
+    decoded = decode_manifest(manifest.document, 3, 4, compute_lease_root(traces))
 
     assert decoded == manifest
+    assert decoded.traces == traces
+
+
+@pytest.mark.parametrize("segments", [2, 5, 20, 100, 256])
+def test_the_manifest_of_the_most_shards_that_a_lease_can_have_is_one_document(segments):
+    most = compute_most_shards(segments)
+    traces = _make_traces(most, segments)
+
+    document = _manifest(*traces).document
+    one_more = _manifest(*traces, traces[0]).document if most < 256 else None
+
+    assert len(document) <= MAX_DOCUMENT_BYTES
+    assert one_more is None or len(one_more) > MAX_DOCUMENT_BYTES
+    decode_manifest(document, most, segments, compute_lease_root(traces))
 
 
 @pytest.mark.parametrize(
@@ -82,11 +121,15 @@ def test_a_manifest_survives_the_wire():
     [
         (b"{}", "malformed"),
         (b"\xff", "malformed"),
-        (_manifest(CLAIMS[:4]).document, "4 records"),
-        (_manifest(CLAIMS[::-1]).document, "leads to"),
+        (b'{"shards": []}', "malformed"),
+        (_manifest(CLAIMS).document, "1 shards in the manifest of 2"),
+        (_manifest(CLAIMS, CLAIMS, CLAIMS).document, "3 shards in the manifest of 2"),
+        (_manifest(CLAIMS, CLAIMS[:4]).document, "4 records"),
+        (_manifest(CLAIMS, CLAIMS[::-1]).document, "leads to"),
+        (_manifest(CLAIMS[::-1], CLAIMS).document, "leads to"),
         (b" " * 262_145, "262145 bytes"),
     ],
 )
-def test_a_manifest_that_does_not_lead_to_the_trace_root_is_refused(data, message):
+def test_a_manifest_that_does_not_lead_to_the_leases_root_is_refused(data, message):
     with pytest.raises(InvalidOpening, match=message):
-        decode_manifest(data, 4, compute_trace_root(CLAIMS))
+        decode_manifest(data, 2, 4, compute_lease_root([CLAIMS, CLAIMS]))

@@ -1,4 +1,6 @@
 import json
+from fractions import Fraction
+from math import comb
 
 import pytest
 from hypothesis import given
@@ -35,11 +37,16 @@ def make_document(**changes):
         "steps_per_segment": 16,
         "conformance": ROOT,
         "terms": {
+            "asset": 0,
             "price_per_shard": str(ETHER),
+            "floor_bps": 10_000,
+            "ramp_time_s": 0,
             "audit_fee": "5",
-            "stake_per_lease": str(6 * ETHER),
+            "stake_per_shard": str(8 * ETHER),
             "poison_value": "0",
             "lease_time_s": 60,
+            "round_time_s": 0,
+            "quorum": None,
             "samples": 2,
             "deadline": 2_000_000_000,
         },
@@ -107,7 +114,20 @@ def test_every_field_changes_the_spec_hash(field, value):
         ("terms__price_per_shard", 1.5, "price_per_shard"),
         ("terms__price_per_shard", "-1", "price_per_shard"),
         ("terms__price_per_shard", "01", "price_per_shard"),
+        ("terms__price_per_shard", "0", "price_per_shard"),
+        ("terms__price_per_shard", str(2**80), "price_per_shard"),
+        ("terms__audit_fee", str(2**80), "audit_fee"),
+        ("terms__stake_per_shard", str(2**80), "stake_per_shard"),
+        ("terms__poison_value", str(2**80), "poison_value"),
         ("terms__samples", 9, "samples"),
+        ("terms__asset", 256, "asset"),
+        ("terms__floor_bps", 10_001, "floor_bps"),
+        ("terms__ramp_time_s", 2**32, "ramp_time_s"),
+        ("terms__quorum", 0, "quorum"),
+        ("terms__quorum", 2, "needs round_time_s"),
+        ("terms__quorum", 4, "quorum of 4 in rounds of 3"),
+        ("terms__round_time_s", 59, "less than its 60 s"),
+        ("terms__deadline", 2**40, "deadline"),
         ("unknown", 1, "unknown"),
     ],
 )
@@ -126,37 +146,50 @@ def test_terms_under_which_cheating_pays_are_refused():
     least = compute_minimum_stake(parse().terms, 8)
 
     with pytest.raises(InvalidSpec, match=str(least)):
-        parse(terms__stake_per_lease=str(least - 1))
-    assert parse(terms__stake_per_lease=str(least)).terms.stake_per_lease == least
+        parse(terms__stake_per_shard=str(least - 1))
+    assert parse(terms__stake_per_shard=str(least)).terms.stake_per_shard == least
+
+
+def test_a_quorum_is_all_slots_unless_the_terms_name_one():
+    some = parse(terms__quorum=2, terms__round_time_s=60)
+
+    assert (parse().quorum, some.quorum) == (3, 2)
+    assert parse(terms__quorum=3).quorum == 3
 
 
 @pytest.mark.parametrize(
-    ("segments", "samples", "multiple"), [(20, 2, 14), (20, 5, 5), (8, 2, 5), (2, 2, 1)]
+    ("segments", "samples", "multiple"),
+    [(20, 1, 36.975), (20, 2, 18.474), (20, 5, 7.393), (8, 2, 7.1013), (2, 2, 1.5316)],
 )
-def test_the_minimum_stake_is_the_designs(segments, samples, multiple):
-    terms = parse(segments=20, terms__samples=2, terms__stake_per_lease=str(99 * ETHER)).terms
+def test_the_minimum_stake_is_this_multiple_of_the_price(segments, samples, multiple):
+    terms = parse().terms.model_copy(update={"samples": samples})
 
-    least = compute_minimum_stake(terms.model_copy(update={"samples": samples}), segments)
+    least = compute_minimum_stake(terms, segments)
 
-    assert least == pytest.approx(multiple * ETHER) or least == multiple * ETHER // 2
+    assert least == pytest.approx(multiple * ETHER, rel=1e-4)
 
 
 @given(
-    price=st.integers(0, 10**21),
-    poison=st.integers(0, 10**21),
+    price=st.integers(1, 2**80 - 1),
+    poison=st.integers(0, 2**80 - 1),
     segments=st.integers(2, 256),
+    shards=st.integers(1, 8),
     data=st.data(),
 )
-def test_at_the_minimum_stake_one_lie_never_gains_anything(price, poison, segments, data):
+def test_at_the_minimum_stake_no_number_of_lies_gains_anything(
+    price, poison, segments, shards, data
+):
     samples = data.draw(st.integers(1, min(16, segments)))
     update = {"price_per_shard": price, "poison_value": poison, "samples": samples}
     terms = parse().terms.model_copy(update=update)
 
     stake = compute_minimum_stake(terms, segments)
 
-    # caught with q = 2m / 3n: expected gain (1 - q)(R + V) - q S <= 0, scaled by 3n
-    caught = 2 * samples
-    assert (3 * segments - caught) * (price + poison) - caught * (stake + poison) <= 0
+    draws = comb(shards * segments, samples)
+    for lies in range(1, shards + 1):  # one false segment in each of so many shards
+        found = Fraction(2, 3) * (1 - Fraction(comb(shards * segments - lies, samples), draws))
+        punished = found * Fraction(79, 100)  # the rest withholds, and a panel lets it
+        assert punished * shards * (stake + price) >= lies * (price + poison)
 
 
 def test_the_spec_hash_is_over_exactly_these_leaves():

@@ -60,7 +60,7 @@ def make_job(store: BlobStore, deadline: int) -> JobSpec:
         terms=Terms(
             price_per_shard=ETHER,
             audit_fee=ETHER // 10,
-            stake_per_lease=4 * ETHER,
+            stake_per_shard=4 * ETHER,
             lease_time_s=300,
             samples=2,
             deadline=deadline,
