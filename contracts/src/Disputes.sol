@@ -7,6 +7,7 @@ import {IAudits, IChallenges, RecordOpening, StateOpening} from "./interfaces/IA
 import {IClosing} from "./interfaces/IMarket.sol";
 import {Challenge, ChallengeStatus} from "./libraries/Challenges.sol";
 import {Commitments} from "./libraries/Commitments.sol";
+import {Draw} from "./libraries/Draw.sol";
 import {Job} from "./libraries/Jobs.sol";
 import {Lease, LeaseStatus} from "./libraries/Leases.sol";
 
@@ -192,10 +193,7 @@ abstract contract Disputes is IChallenges, Ledger {
         (uint256 shard, uint256 index) = Commitments.recordAt(position, job.segments);
         if (index == 0) return true;
         uint256[] memory segments = _segmentsOf(lease, job);
-        for (uint256 j = 0; j < segments.length; ++j) {
-            if (segments[j] == shard * job.segments + index - 1) return true;
-        }
-        return false;
+        return Draw.contains(segments, segments.length, shard * job.segments + index - 1);
     }
 
     /// @notice Whether challenges still matter to a lease.

@@ -32,7 +32,7 @@ abstract contract Leasing is IMarket, Ledger {
 
         jobId = ++_jobCount;
         Job storage job = _jobs[jobId];
-        uint256 escrow = schedule.rounds * schedule.slots * (uint256(terms.pricePerShard) + terms.auditFee);
+        uint256 escrow = terms.escrowOf(schedule);
         job.post(requester, escrow, Commitments.hashSpec(specLeaves), schedule, terms);
         job.seedBlock = (block.number + DRAW_DISTANCE).toUint40();
         emit JobCreated(jobId, requester, job.specHash, specLeaves, terms);

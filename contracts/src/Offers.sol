@@ -13,7 +13,7 @@ import {IAssets} from "./interfaces/IAssets.sol";
 import {IMarket} from "./interfaces/IMarket.sol";
 import {IOffers, JobOffer} from "./interfaces/IOffers.sol";
 import {Commitments} from "./libraries/Commitments.sol";
-import {Jobs, Schedule, Terms} from "./libraries/Jobs.sol";
+import {Jobs} from "./libraries/Jobs.sol";
 
 /// @notice Posts jobs that their requesters signed and anybody submits. The market does not know of it.
 /// @dev Signatures, and the allowances and deposits that pay for offers, are here and not in the market, so that no
@@ -96,7 +96,7 @@ contract Offers is IOffers, EIP712, Multicall, ReentrancyGuardTransient {
         }
         if (msg.value > 0) _deposit(offer.requester, msg.value);
 
-        uint256 escrow = _escrowOf(specLeaves[5], offer.terms);
+        uint256 escrow = offer.terms.escrowOf(Jobs.decodeSchedule(specLeaves[5]));
         uint256 value = _collect(offer.requester, offer.terms.asset, escrow);
         jobId = IMarket(MARKET).createJob{value: value}(offer.requester, specLeaves, offer.terms);
         emit OfferPosted(jobId, offer.requester, offer.nonce);
@@ -159,10 +159,5 @@ contract Offers is IOffers, EIP712, Multicall, ReentrancyGuardTransient {
         // slither-disable-next-line unused-return
         if (signer.code.length == 0) RelayedCall.relayCall(factory, call);
         return SignatureChecker.isValidERC1271SignatureNow(signer, digest, inner);
-    }
-
-    function _escrowOf(bytes32 scheduleLeaf, Terms calldata terms) private pure returns (uint256) {
-        Schedule memory schedule = Jobs.decodeSchedule(scheduleLeaf);
-        return schedule.rounds * schedule.slots * (uint256(terms.pricePerShard) + terms.auditFee);
     }
 }

@@ -163,19 +163,12 @@ abstract contract Panels is IPanels, Ledger {
         for (uint256 k = 0; k < PANEL_TRIES && size < PANEL_SIZE && tickets > 0; ++k) {
             uint256 ticketId = Draw.number(seed, k) % tickets;
             uint256 operator = _eligible(lease, job.asset, needed, ticketId);
-            if (operator == 0 || operator == lease.auditor || _contains(ids, size, ticketId)) continue;
+            if (operator == 0 || operator == lease.auditor || Draw.contains(ids, size, ticketId)) continue;
             (ids[size], members[size]) = (ticketId, uint32(operator));
             ++size;
         }
         assembly ("memory-safe") {
             mstore(members, size) // drop the seats that stay empty
         }
-    }
-
-    function _contains(uint256[] memory list, uint256 length, uint256 item) private pure returns (bool) {
-        for (uint256 i = 0; i < length; ++i) {
-            if (list[i] == item) return true;
-        }
-        return false;
     }
 }

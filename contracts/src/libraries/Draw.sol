@@ -62,11 +62,12 @@ library Draw {
         for (uint256 j = 0; j < samples; ++j) {
             uint256 last = count - samples + j;
             uint256 pick = number(bytes32(seed), j) % (last + 1);
-            chosen[j] = _contains(chosen, j, pick) ? last : pick;
+            chosen[j] = contains(chosen, j, pick) ? last : pick;
         }
     }
 
-    function _contains(uint256[] memory list, uint256 length, uint256 item) private pure returns (bool) {
+    /// @notice Whether `item` is among the first `length` of `list`.
+    function contains(uint256[] memory list, uint256 length, uint256 item) internal pure returns (bool) {
         for (uint256 i = 0; i < length; ++i) {
             if (list[i] == item) return true;
         }

@@ -124,6 +124,11 @@ library Jobs {
         );
     }
 
+    /// @notice What a requester pays in: the full price and the audit fee of every shard.
+    function escrowOf(Terms calldata terms, Schedule memory schedule) internal pure returns (uint256) {
+        return schedule.rounds * schedule.slots * (uint256(terms.pricePerShard) + terms.auditFee);
+    }
+
     /// @notice Write down a job whose escrow, schedule and terms were checked.
     function post(
         Job storage self,

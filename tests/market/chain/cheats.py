@@ -18,11 +18,9 @@ from market.chain.transactions import Call, Receipt, Sender
 from market.protocol.lifecycle import LeaseStatus
 from market.protocol.records import StateClaim, compute_lease_root
 from market.protocol.sampling import (
-    Purpose,
     choose_segments,
-    compute_entropy,
-    compute_number,
     compute_segment_seed,
+    draw_panel,
     draw_tickets,
 )
 from market.protocol.spec import JobSpec, compute_minimum_stake
@@ -213,11 +211,9 @@ class Stage:
         return self.owners[first]
 
     def _count_honest(self, mix_hash: bytes) -> int:
-        seed = compute_entropy(Purpose.PANEL, self.lease_id, mix_hash)
         reporter = self.chain.get_lease(self.lease_id).auditor
         seats: dict[int, int] = {}
-        for k in range(64):
-            ticket = compute_number(seed, k) % len(self.owners)
+        for ticket in draw_panel(self.lease_id, mix_hash, len(self.owners)):
             owner = self.owners[ticket]
             if owner != reporter and len(seats) < SEATS:
                 seats.setdefault(ticket, owner)
